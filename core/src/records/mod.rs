@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the three record stores share: JSON arrays in the form that Go programs read and write,
+//! tables with their indexes, names, ids and times.
+
+mod flags;
+mod id_maps;
+mod ids;
+pub(crate) mod interim;
+mod json;
+pub(crate) mod names;
+mod table;
+mod timestamp;
+
+pub use flags::Flags;
+pub(crate) use id_maps::{id_map_list, take_id_maps};
+pub(crate) use ids::{check_new_id, new_id};
+pub(crate) use json::{MemberError, Members};
+pub use json::{Unknown, to_go_json};
+pub(crate) use table::{Lookup, Record, Table, Taken};
+pub use timestamp::Timestamp;
