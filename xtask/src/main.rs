@@ -1,3 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
-//! To be written.
-fn main() {}
+//! The project's own tasks; `cargo xtask --help` lists them.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool"
+)]
+
+mod bench;
+mod corpus;
+mod demo;
+mod image;
+mod lint;
+mod run;
+mod setup;
+mod soak;
+mod test;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the Plywood project")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Builds everything and walks through a store from load to save, step by step.
+    Demo(demo::Options),
+    /// Runs everything that CI runs.
+    Test(test::Options),
+    /// Times import and diff against containers-storage and bsdtar, in one run.
+    Bench(bench::Options),
+    /// Runs the conformance suite over every driver, loaded and linked in.
+    Conformance,
+    /// Lets two plywood and two containers-storage processes work on one store.
+    Soak(soak::Options),
+    /// Checks house rules that no compiler knows.
+    Lint,
+    /// Makes the layers that the benchmarks use.
+    Corpus {
+        /// Where they go.
+        directory: PathBuf,
+        /// Which ones: base, big, small or all.
+        #[arg(default_value = "all")]
+        which: String,
+    },
+    /// Installs the tools that demo, test and bench need.
+    Setup,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
+        Task::Conformance => test::conformance(),
+        Task::Soak(options) => soak::run(&options),
+        Task::Lint => lint::run(),
+        Task::Corpus { directory, which } => corpus::make(&directory, &which),
+        Task::Setup => setup::install(setup::Need::All),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything that CI runs, in the order in which faults are cheapest to find.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{demo, lint, run, setup, soak};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Leaves out what takes minutes: the soak, the demo and the feature matrix.
+    #[arg(long)]
+    quick: bool,
+}
+
+struct Report {
+    skipped: Vec<&'static str>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let root = run::is_root();
+    if let Err(error) = setup::install(setup::Need::Test) {
+        // As root on Debian everything can be installed, so that is a failure there.
+        if root {
+            return Err(error);
+        }
+        println!("{error}");
+    }
+    let mut report = Report {
+        skipped: Vec::new(),
+    };
+    step("house rules", lint::run)?;
+    step("format", || run::cargo(&["fmt", "--all", "--check"]))?;
+    step("clippy", || {
+        run::cargo(&[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    })?;
+    step("build with plugins", || run::build(run::Profile::Dev))?;
+    step("tests", || tests(root, &mut report))?;
+    step("documentation", documentation)?;
+    if root {
+        step("conformance", conformance)?;
+    } else {
+        report.skipped.push("conformance (mounts need root)");
+    }
+    if options.quick {
+        report.skipped.push("features, demo, soak (--quick)");
+    } else {
+        step("embedded drivers", || {
+            run::cargo(&[
+                "check",
+                "--quiet",
+                "-p",
+                "plywood-cli",
+                "--features",
+                "embedded-drivers",
+            ])
+        })?;
+        if root {
+            step("demo", || demo::run(&demo::Options::for_tests()))?;
+            step("soak", || {
+                for driver in ["overlay", "vfs"] {
+                    soak::run(&soak::Options {
+                        seconds: 25,
+                        driver: driver.into(),
+                        dev: true,
+                    })?;
+                }
+                Ok(())
+            })?;
+        } else {
+            report.skipped.push("demo, soak (mounts need root)");
+        }
+    }
+    for skipped in &report.skipped {
+        println!("not run here: {skipped}");
+    }
+    println!("all that ran passed");
+    Ok(())
+}
+
+fn tests(root: bool, report: &mut Report) -> Result<()> {
+    let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
+    if !root {
+        report
+            .skipped
+            .push("tests named root_* and interop_* (need root and podman's tools)");
+        arguments.extend(["--", "--skip", "root_", "--skip", "interop_"]);
+    }
+    run::cargo(&arguments)
+}
+
+fn documentation() -> Result<()> {
+    let mut command = run::command(
+        env!("CARGO"),
+        ["doc", "--quiet", "--workspace", "--no-deps"],
+    );
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    run::check(command)
+}
+
+/// Runs the suite over every driver, as plugin and linked in.
+pub(crate) fn conformance() -> Result<()> {
+    let suite = run::built(run::Profile::Dev, "plywood-conformance");
+    run::build(run::Profile::Dev)?;
+    for driver in ["overlay", "vfs"] {
+        let plugin = run::built(run::Profile::Dev, &format!("libplywood_driver_{driver}.so"));
+        run::check(run::command(&suite, ["run".as_ref(), plugin.as_os_str()]))?;
+        run::check(run::command(&suite, ["run", "--embedded", driver]))?;
+    }
+    Ok(())
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let start = Instant::now();
+    work()?;
+    println!("== {name}: done in {} s", start.elapsed().as_secs());
+    Ok(())
+}
