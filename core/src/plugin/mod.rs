@@ -1,2 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! To be written.
+//! Graph drivers as plugins: finding, checking, loading, choosing and guarding them.
+
+mod guard;
+
+pub use guard::{DriverHandle, Origin};
