@@ -4,7 +4,10 @@
 //! Everything here works on untrusted input: no entry reaches a file outside the target directory,
 //! every refusal names the entry, and memory does not grow with the size of the stream.
 
+pub mod encode;
 pub mod import;
+pub mod pack;
+pub mod walk;
 
 /// How a layer's stream is compressed; the numbers are those of `compression` in `layers.json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

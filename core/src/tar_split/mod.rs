@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-//! To be written.
+//! The tar-split record: what is needed, beside a layer's files, to rebuild its tar stream.
+
+pub mod assemble;
