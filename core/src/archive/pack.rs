@@ -10,7 +10,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// Writes what `view` shows as a tar stream; returns its bytes.
 pub fn export(view: &DiffView, maps: &DiffMaps<'_>, out: &mut (dyn Write + Send)) -> Result<u64> {
-    let _ = (view, maps.layer, out.flush());
+    drop((view, maps.layer, out.flush()));
     Err(Error::new(ErrorKind::NotSupported, "not ready yet"))
 }
 
@@ -21,7 +21,7 @@ pub fn export_changes(
     maps: &IdMaps,
     out: &mut (dyn Write + Send),
 ) -> Result<u64> {
-    let _ = (tree, changes, maps, out.flush());
+    drop((tree, changes, maps, out.flush()));
     Err(Error::new(ErrorKind::NotSupported, "not ready yet"))
 }
 
@@ -42,6 +42,6 @@ pub fn pack_tree(
     options: &PackOptions<'_>,
     out: &mut (dyn Write + Send),
 ) -> Result<u64> {
-    let _ = (source, options, out.flush());
+    drop((source, options, out.flush()));
     Err(Error::new(ErrorKind::NotSupported, "not ready yet"))
 }

@@ -16,6 +16,6 @@ pub fn assemble(
     out: &mut (dyn Write + Send),
 ) -> Result<u64> {
     drop(record);
-    let _ = (roots, out.flush());
+    drop((roots, out.flush()));
     Err(Error::new(ErrorKind::NotSupported, "not ready yet"))
 }
