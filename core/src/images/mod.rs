@@ -1,2 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! To be written.
+//! Images: names, a top layer, and blobs such as manifests and configurations.
+
+mod record;
+
+pub use record::{BigDataItem, Image, NewImage};

@@ -17,6 +17,8 @@ use serde_json::{
     value::RawValue,
 };
 
+use crate::Digest;
+
 /// Members of a record that this version does not know; they survive a rewrite unchanged.
 #[derive(Clone, Default)]
 pub struct Unknown(Vec<(String, Box<RawValue>)>);
@@ -109,6 +111,13 @@ impl Members<'_> {
     /// Takes a text; `None` also when it is empty, which is how Go writes "none".
     pub(crate) fn take_text(&mut self, name: &str) -> Result<Option<String>, MemberError> {
         Ok(self.take::<String>(name)?.filter(|text| !text.is_empty()))
+    }
+
+    /// Takes a digest, in whatever form it was written; `None` also when it is empty.
+    pub(crate) fn take_digest(&mut self, name: &str) -> Result<Option<Digest>, MemberError> {
+        Ok(self
+            .take::<Digest>(name)?
+            .filter(|digest| !digest.as_str().is_empty()))
     }
 
     /// What was not taken.
