@@ -1,1 +1,4 @@
-//! System calls that no library wraps.
+// SPDX-License-Identifier: Apache-2.0
+//! System calls that no library wraps in the form that a store needs.
+
+pub mod ofd_lock;
