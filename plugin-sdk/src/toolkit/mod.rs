@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What several drivers need.
 
-mod remove;
-pub mod temp_dir;
+mod usage;
 
-pub use remove::remove_tree;
-pub use temp_dir::TempDir;
+pub use usage::tree_usage;

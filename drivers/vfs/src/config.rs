@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver options of vfs.
+
+use std::path::{Component, Path, PathBuf};
+
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result};
+
+/// What the options ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Graph roots of read-only stores whose layers can be parents.
+    pub(crate) image_stores: Vec<PathBuf>,
+    /// Failures to change an owner are not errors.
+    pub(crate) ignore_chown_errors: bool,
+    /// Layers are made durable before they are recorded.
+    pub(crate) sync: bool,
+}
+
+fn invalid(message: String, option: &str) -> DriverError {
+    DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(option)
+}
+
+impl Config {
+    /// Reads `options`; those of the drivers in `known` are skipped.
+    pub(crate) fn parse(options: &[String], known: &[String]) -> Result<Self> {
+        let mut config = Self {
+            sync: true,
+            ..Self::default()
+        };
+        for option in options {
+            let Some((key, value)) = option.split_once('=') else {
+                return Err(invalid(
+                    format!("unable to parse key/value option: {option}"),
+                    option,
+                ));
+            };
+            let key = key.trim().to_ascii_lowercase();
+            if let Some(key) = own_key(&key, option, known)? {
+                config.set(key, value.trim(), option)?;
+            }
+        }
+        Ok(config)
+    }
+
+    fn set(&mut self, key: &str, value: &str, option: &str) -> Result<()> {
+        match key {
+            "imagestore" | "additionalimagestore" => {
+                for store in value.split(',').filter(|store| !store.is_empty()) {
+                    self.image_stores.push(image_store(store, option)?);
+                }
+            }
+            "ignore_chown_errors" => self.ignore_chown_errors = boolean(value, option)?,
+            "sync" => {
+                self.sync = match value {
+                    "filesystem" => true,
+                    "none" => false,
+                    _ => {
+                        let message = format!("invalid mode for vfs driver: \"{value}\"");
+                        return Err(invalid(message, option)
+                            .remedy("use `vfs.sync=none` or `vfs.sync=filesystem`"));
+                    }
+                };
+            }
+            "mountopt" => {
+                let message = "vfs driver does not support mount options";
+                return Err(invalid(message.to_owned(), option));
+            }
+            _ => {
+                let message = format!("vfs driver does not support {key} options");
+                return Err(invalid(message, option));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The key without its driver's name; `None` when it belongs to another driver.
+fn own_key<'a>(key: &'a str, option: &str, known: &[String]) -> Result<Option<&'a str>> {
+    match key.split_once('.') {
+        None => Ok(Some(key)),
+        Some(("" | "vfs", key)) => Ok(Some(key)),
+        Some((driver, _)) if known.iter().any(|name| name == driver) => Ok(None),
+        Some((driver, _)) => Err(invalid(
+            format!("unknown driver \"{driver}\" in option \"{option}\""),
+            option,
+        )),
+    }
+}
+
+fn image_store(store: &str, option: &str) -> Result<PathBuf> {
+    let path: PathBuf = Path::new(store)
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .collect();
+    if !path.is_absolute() {
+        let message = format!("vfs: image path \"{store}\" is not absolute.  Can not be relative");
+        return Err(invalid(message, option));
+    }
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Ok(path),
+        Ok(_) => Err(invalid(
+            format!("vfs: image path \"{store}\" must be a directory"),
+            option,
+        )),
+        Err(error) => Err(invalid(
+            format!("vfs: can't stat imageStore dir {store}: {error}"),
+            option,
+        )),
+    }
+}
+
+fn boolean(value: &str, option: &str) -> Result<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(invalid(
+            format!("strconv.ParseBool: parsing \"{value}\": invalid syntax"),
+            option,
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[&str]) -> Result<Config> {
+        let options: Vec<String> = options.iter().map(|&text| text.to_owned()).collect();
+        Config::parse(&options, &["overlay".to_owned(), "vfs".to_owned()])
+    }
+
+    #[test]
+    fn options_of_vfs_are_read_and_those_of_other_drivers_skipped() {
+        let config = parse(&[
+            "overlay.mountopt=nodev",
+            "vfs.ignore_chown_errors=true",
+            "VFS.sync = none",
+            "imagestore=/usr,/var/../tmp",
+            ".imagestore=",
+        ])
+        .unwrap();
+        assert!(config.ignore_chown_errors);
+        assert!(!config.sync);
+        assert_eq!(
+            config.image_stores,
+            [PathBuf::from("/usr"), PathBuf::from("/var/../tmp")]
+        );
+    }
+
+    #[test]
+    fn refused_options_are_named() {
+        for (option, text) in [
+            ("zz", "unable to parse key/value option: zz"),
+            (
+                "mountopt=nodev",
+                "vfs driver does not support mount options",
+            ),
+            ("vfs.color=red", "vfs driver does not support color options"),
+            ("foo.x=1", "unknown driver \"foo\" in option \"foo.x=1\""),
+            ("vfs.sync=maybe", "invalid mode for vfs driver: \"maybe\""),
+            (
+                "ignore_chown_errors=yes",
+                "strconv.ParseBool: parsing \"yes\": invalid syntax",
+            ),
+            (
+                "imagestore=rel",
+                "vfs: image path \"rel\" is not absolute.  Can not be relative",
+            ),
+        ] {
+            let error = parse(&[option]).unwrap_err();
+            assert_eq!(error.message, text, "{option}");
+            assert_eq!(error.object.as_deref(), Some(option));
+        }
+    }
+}
