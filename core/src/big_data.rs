@@ -15,7 +15,7 @@ use data_encoding::BASE64;
 
 use crate::{
     Digest, Error, ErrorKind, IoContext, Result,
-    records::interim::{self as durable, Durability},
+    durable::{self, Durability},
 };
 
 /// Longest file name for which the name of the temporary file still fits into `NAME_MAX`.

@@ -119,7 +119,10 @@ struct Wire<'a> {
     big_data_names: &'a [String],
     #[serde(rename = "big-data-sizes", skip_serializing_if = "BTreeMap::is_empty")]
     big_data_sizes: &'a BTreeMap<String, i64>,
-    #[serde(rename = "big-data-digests", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        rename = "big-data-digests",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     big_data_digests: &'a BTreeMap<String, Digest>,
     created: &'a Timestamp,
     #[serde(
@@ -197,6 +200,8 @@ impl Record for Container {
     }
 
     fn alias(&self) -> Option<&str> {
-        Some(&self.layer).filter(|layer| !layer.is_empty()).map(String::as_str)
+        Some(&self.layer)
+            .filter(|layer| !layer.is_empty())
+            .map(String::as_str)
     }
 }

@@ -46,7 +46,10 @@ pub struct Image {
     #[serde(rename = "big-data-sizes", skip_serializing_if = "BTreeMap::is_empty")]
     pub big_data_sizes: BTreeMap<String, i64>,
     /// The items' digests.
-    #[serde(rename = "big-data-digests", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        rename = "big-data-digests",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub big_data_digests: BTreeMap<String, Digest>,
     /// When it was made.
     pub created: Timestamp,

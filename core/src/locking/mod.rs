@@ -118,6 +118,32 @@ impl<L: Level> StoreLock<L> {
         Ok((self.acquire_write()?, Held::further_in()))
     }
 
+    /// As [`StoreLock::read`], giving the proof up: for functions that return guards of several
+    /// levels.
+    ///
+    /// # Errors
+    /// As [`StoreLock::read`].
+    pub fn read_owned<'held, B: Before<L>>(
+        &self,
+        held: Held<'held, B>,
+    ) -> Result<(ReadGuard<'held, L>, Held<'held, L>)> {
+        let _: Held<'held, B> = held;
+        Ok((self.acquire(LockKind::Shared)?, Held::further_in()))
+    }
+
+    /// As [`StoreLock::write`], giving the proof up: for functions that return guards of several
+    /// levels.
+    ///
+    /// # Errors
+    /// As [`StoreLock::write`].
+    pub fn write_owned<'held, B: Before<L>>(
+        &self,
+        held: Held<'held, B>,
+    ) -> Result<(WriteGuard<'held, L>, Held<'held, L>)> {
+        let _: Held<'held, B> = held;
+        Ok((self.acquire_write()?, Held::further_in()))
+    }
+
     fn acquire_write<'held>(&self) -> Result<WriteGuard<'held, L>> {
         if self.access == Access::ReadOnly {
             return Err(Error::new(

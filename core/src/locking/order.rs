@@ -156,6 +156,11 @@ impl<L: Level> Held<'_, L> {
     pub(super) fn further_in() -> Self {
         Held(PhantomData, PhantomData)
     }
+
+    /// The same proof for a part of an operation, after which this one is usable again.
+    pub fn part(&mut self) -> Held<'_, L> {
+        Held(PhantomData, PhantomData)
+    }
 }
 
 impl<L: Level> fmt::Debug for Held<'_, L> {

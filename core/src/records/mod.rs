@@ -5,7 +5,6 @@
 mod flags;
 mod id_maps;
 mod ids;
-pub(crate) mod interim;
 mod json;
 pub(crate) mod names;
 mod table;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    records::interim::{self as durable, Durability},
+    durable::{self, Durability},
 };
 
 /// One kind of record.
