@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Everything a third party needs to write a Plywood graph driver.
 
+pub mod abi;
 mod capability;
 mod driver;
 mod error;

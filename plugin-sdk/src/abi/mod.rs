@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The binary form of the driver boundary; drivers and core use the plain traits instead.
+//!
+//! # Compatibility
+//! The version of this crate is the version of the plugin ABI. Within a major version:
+//! - the structures in `types` and what exists in `vtable` never change;
+//! - a method is added below `last_prefix_field`, with a default body and a capability bit;
+//! - a value is added as a new number, as a new flag or as a key in `extra`. A number or flag that
+//!   the receiver does not know is refused; an unknown key in `extra` is ignored, so nothing that
+//!   must be honoured may travel there without a capability that core asks for first.
+
+#![expect(
+    unsafe_code,
+    reason = "the plugin boundary: stable layouts and the loader's header are unsafe by nature"
+)]
+
+mod answers;
+mod contain;
+mod convert;
+mod export;
+mod host;
+mod remote;
+#[doc(hidden)]
+pub mod types;
+mod version;
+#[doc(hidden)]
+pub mod vtable;
+
+pub use contain::contain;
+#[doc(hidden)]
+pub use export::{PluginHeader, header_of};
+pub use host::{ENTRY_SYMBOL, Header, Loaded, Refusal};
+pub use remote::RemoteDriver;
+pub use version::{AbiVersion, VERSION};
