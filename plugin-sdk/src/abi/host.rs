@@ -203,9 +203,9 @@ impl Loaded {
     ///
     /// # Errors
     /// Those of [`Plugin::open`](crate::Plugin::open), and a panic in it.
-    pub fn open(&self, request: OpenRequest) -> Result<Box<dyn Driver>> {
+    pub fn open(&self, request: &OpenRequest) -> Result<Box<dyn Driver>> {
         let host = host_box(request.host.clone());
-        let driver = received((self.module.open())((&request).into(), host))?;
+        let driver = received((self.module.open())(request.into(), host))?;
         Ok(Box::new(RemoteDriver::new(driver)?))
     }
 }

@@ -29,7 +29,7 @@ pub type HostBox = HostV_TO<'static, RBox<()>>;
 
 /// What a plugin file offers.
 #[repr(C)]
-#[derive(StableAbi)]
+#[derive(StableAbi, Debug)]
 #[sabi(kind(Prefix(prefix_ref = DriverModule_Ref, prefix_fields = DriverModule_Prefix)))]
 pub struct DriverModule {
     /// The driver's name.
