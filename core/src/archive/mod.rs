@@ -7,6 +7,7 @@
 pub mod encode;
 pub mod import;
 pub mod pack;
+pub(crate) mod quote;
 pub mod walk;
 
 /// How a layer's stream is compressed; the numbers are those of `compression` in `layers.json`.
