@@ -107,6 +107,12 @@ impl Image {
         key.starts_with(MANIFEST)
     }
 
+    /// The ids of its top layer and of mapped copies of that.
+    pub fn layers(&self) -> impl Iterator<Item = &str> {
+        let mapped = self.mapped_layers.iter().map(String::as_str);
+        self.top_layer.as_deref().into_iter().chain(mapped)
+    }
+
     /// Computes `digests`, and gives `digest` the first of them when it has no value.
     ///
     /// Digests that have no valid form are left out: other tools may have recorded them.

@@ -152,8 +152,16 @@ impl Held<'static, Nothing> {
     }
 }
 
-impl<L: Level> Held<'_, L> {
+impl<'outer, L: Level> Held<'outer, L> {
     pub(super) fn further_in() -> Self {
+        Held(PhantomData, PhantomData)
+    }
+
+    /// The proof for a lock further in, when there turns out to be none in between to take.
+    pub fn deeper<M: Level>(self) -> Held<'outer, M>
+    where
+        L: Before<M>,
+    {
         Held(PhantomData, PhantomData)
     }
 

@@ -2,6 +2,7 @@
 //! What the three record stores share: JSON arrays in the form that Go programs read and write,
 //! tables with their indexes, names, ids and times.
 
+mod cache;
 mod flags;
 mod id_maps;
 mod ids;
@@ -10,6 +11,7 @@ pub(crate) mod names;
 mod table;
 mod timestamp;
 
+pub(crate) use cache::Cache;
 pub use flags::Flags;
 pub(crate) use id_maps::{id_map_list, take_id_maps};
 pub(crate) use ids::{check_new_id, new_id};

@@ -1,2 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! To be written.
+//! The store: layers, images and containers behind one object.
+
+mod paths;
+
+pub(crate) use paths::{make_dir, orphans, record_dir, remove_tree, with_candidates};
