@@ -2,10 +2,8 @@
 //! What stands between core and every driver, linked in or loaded.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -13,6 +11,7 @@ use std::{
 use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, LayerId,
     MountPlan, MountRequest, MountStep, NativeChange, Removed, Staged, UnpackTarget, Usage,
+    abi::contain,
 };
 
 use crate::{Error, ErrorKind, Result};
@@ -76,12 +75,11 @@ impl DriverHandle {
     }
 
     pub(crate) fn new(name: String, origin: Origin, driver: Box<dyn Driver>) -> Self {
-        let asked = catch_unwind(AssertUnwindSafe(|| driver.capabilities()));
         let poison = OnceLock::new();
-        let capabilities = asked.unwrap_or_else(|payload| {
-            let text = panic_text(payload);
-            tracing::error!(driver = name, "driver panicked in capabilities: {text}");
-            poison.get_or_init(|| format!("capabilities: {text}"));
+        let asked = contain("capabilities", || Ok(driver.capabilities()));
+        let capabilities = asked.unwrap_or_else(|error| {
+            tracing::error!(driver = name, "{error}");
+            poison.get_or_init(|| error.message);
             Capabilities::default()
         });
         Self(Arc::new(Guarded {
@@ -316,9 +314,7 @@ impl DriverHandle {
         }
         let driver = self.0.driver.as_deref();
         let driver = driver.expect("the driver is taken out only when the handle is gone");
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(driver)))
-            .unwrap_or_else(|payload| Err(panicked(operation, payload)));
-        outcome.map_err(|error| self.failed(operation, error))
+        contain(operation, || run(driver)).map_err(|error| self.failed(operation, error))
     }
 
     fn failed(&self, operation: &'static str, error: DriverError) -> Error {
@@ -337,7 +333,7 @@ impl DriverHandle {
         Err(Error::new(
             ErrorKind::DriverPoisoned,
             format!(
-                "driver `{}` is refused for {operation} since it panicked: {text}",
+                "driver `{}` is refused for {operation} since it {text}",
                 self.0.name
             ),
         )
@@ -445,9 +441,12 @@ impl fmt::Debug for DriverHandle {
 impl Drop for Guarded {
     fn drop(&mut self) {
         let driver = self.driver.take();
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(driver))) {
-            let text = panic_text(payload);
-            tracing::error!(driver = self.name, "driver panicked in drop: {text}");
+        let dropped = contain("drop", || {
+            drop(driver);
+            Ok(())
+        });
+        if let Err(error) = dropped {
+            tracing::error!(driver = self.name, "{error}");
         }
     }
 }
@@ -466,23 +465,4 @@ fn target_of(step: &MountStep) -> Option<&PathBuf> {
         MountStep::Filesystem { target, .. } | MountStep::Bind { target, .. } => Some(target),
         _ => None,
     }
-}
-
-fn panicked(operation: &str, payload: Box<dyn Any + Send>) -> DriverError {
-    let text = panic_text(payload);
-    DriverError::new(
-        DriverErrorCode::PANICKED,
-        format!("driver panicked in {operation}: {text}"),
-    )
-}
-
-fn panic_text(payload: Box<dyn Any + Send>) -> String {
-    let text = payload
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "(no text)".to_owned());
-    // The payload's own drop may panic again, which would end the process.
-    std::mem::forget(payload);
-    text
 }
