@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver options of overlay.
+//!
+//! # Compatibility
+//! The names, the values and the texts of errors are those of containers/storage,
+//! `drivers/overlay/overlay.go`, `parseOptions`.
+
+use std::path::{Component, Path, PathBuf};
+
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result};
+
+mod values;
+
+/// What the options ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
+pub(crate) struct Config {
+    /// `mountopt` as it was given: it is part of the names of cached probes.
+    pub(crate) mount_options: String,
+    /// A FUSE program that mounts instead of the kernel.
+    pub(crate) mount_program: Option<PathBuf>,
+    /// The home is not mounted on itself.
+    pub(crate) skip_mount_home: bool,
+    /// Failures to change an owner are not errors.
+    pub(crate) ignore_chown_errors: bool,
+    /// Files are stored with this mode.
+    pub(crate) force_mask: Option<u32>,
+    /// Graph roots of read-only stores whose layers can be parents.
+    pub(crate) image_stores: Vec<PathBuf>,
+    /// The default limit of a writable layer in bytes; 0 is none.
+    pub(crate) size: u64,
+    /// The default limit of a writable layer in inodes; 0 is none.
+    pub(crate) inodes: u64,
+    /// Layers are made durable before they are recorded.
+    pub(crate) sync: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mount_options: String::new(),
+            mount_program: None,
+            skip_mount_home: false,
+            ignore_chown_errors: false,
+            force_mask: None,
+            image_stores: Vec::new(),
+            size: 0,
+            inodes: 0,
+            sync: true,
+        }
+    }
+}
+
+/// A refusal of `option`.
+pub(crate) fn invalid(message: impl Into<String>, option: &str) -> DriverError {
+    DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(option)
+}
+
+fn unsupported(message: &str, option: &str) -> DriverError {
+    DriverError::new(DriverErrorCode::NOT_SUPPORTED, message).object(option)
+}
+
+impl Config {
+    /// Reads `options`, later ones over earlier ones; those of the drivers in `known` are skipped.
+    pub(crate) fn parse(options: &[String], known: &[String]) -> Result<Self> {
+        let mut config = Self::default();
+        for option in options {
+            let Some((key, value)) = option.split_once('=') else {
+                let message = format!("unable to parse key/value option: {option}");
+                return Err(invalid(message, option));
+            };
+            let key = key.trim();
+            if let Some(own) = own_key(&key.to_ascii_lowercase(), option, known)? {
+                let set = config.set(own, value.trim(), option)?;
+                if !set {
+                    let message = format!("unknown option \"{key}\" (\"{option}\")");
+                    return Err(invalid(message, option));
+                }
+            }
+        }
+        Ok(config)
+    }
+
+    /// The options of `mountopt`, one by one.
+    pub(crate) fn mount_option_list(&self) -> impl Iterator<Item = &str> {
+        let options = self.mount_options.split(',').map(str::trim);
+        options.filter(|option| !option.is_empty())
+    }
+
+    /// Takes one option; `false` when there is none of that name.
+    fn set(&mut self, key: &str, value: &str, option: &str) -> Result<bool> {
+        match key {
+            // Kernels that would need it are older than any that is supported.
+            "override_kernel_check" => {}
+            "mountopt" => self.mount_options = mount_options(value, option)?,
+            "size" => self.size = values::size(value).map_err(|text| invalid(text, option))?,
+            "inodes" => self.inodes = values::count(value).map_err(|text| invalid(text, option))?,
+            "imagestore" | "additionalimagestore" => {
+                for store in value.split(',').filter(|store| !store.is_empty()) {
+                    self.image_stores.push(image_store(store, option)?);
+                }
+            }
+            "additionallayerstore" => {
+                for store in value.split(',').filter(|store| !store.is_empty()) {
+                    check_layer_store(store, option)?;
+                    return Err(unsupported(
+                        "overlay: additional layer stores need a layer source, and none is loaded",
+                        option,
+                    )
+                    .remedy("remove `additionallayerstore` from the configuration"));
+                }
+            }
+            "mount_program" => self.mount_program = mount_program(value, option)?,
+            "skip_mount_home" => self.skip_mount_home = boolean(value, option)?,
+            "ignore_chown_errors" => self.ignore_chown_errors = boolean(value, option)?,
+            "force_mask" => {
+                let mask = values::mask(value).map_err(|text| invalid(text, option))?;
+                self.force_mask = Some(mask);
+            }
+            "use_composefs" => {
+                if boolean(value, option)? {
+                    return Err(unsupported("overlay: composefs is not supported", option)
+                        .remedy("remove `use_composefs` from the configuration"));
+                }
+            }
+            "sync" => {
+                self.sync = match value {
+                    "filesystem" => true,
+                    "none" => false,
+                    _ => {
+                        let message = format!("invalid mode for overlay driver: \"{value}\"");
+                        return Err(invalid(message, option)
+                            .remedy("use `overlay.sync=none` or `overlay.sync=filesystem`"));
+                    }
+                };
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// The key without its driver's name; `None` when it belongs to another driver.
+fn own_key<'a>(key: &'a str, option: &str, known: &[String]) -> Result<Option<&'a str>> {
+    match key.split_once('.') {
+        None => Ok(Some(key)),
+        Some(("" | "overlay" | "overlay2", key)) => Ok(Some(key)),
+        Some((driver, _)) if known.iter().any(|name| name == driver) => Ok(None),
+        Some((driver, _)) => {
+            let message = format!("unknown driver \"{driver}\" in option \"{option}\"");
+            Err(invalid(message, option))
+        }
+    }
+}
+
+fn boolean(value: &str, option: &str) -> Result<bool> {
+    values::boolean(value).map_err(|text| invalid(text, option))
+}
+
+/// The options that name directories are the driver's own.
+fn mount_options(value: &str, option: &str) -> Result<String> {
+    for one in value.split(',') {
+        let key = one.split('=').next().unwrap_or_default().trim();
+        if let "lowerdir" | "lowerdir+" | "datadir+" | "upperdir" | "workdir" = key {
+            let message = format!("overlay: mount option \"{key}\" is set by the driver");
+            return Err(invalid(message, option));
+        }
+    }
+    Ok(value.to_owned())
+}
+
+fn cleaned(path: &str) -> PathBuf {
+    Path::new(path)
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .collect()
+}
+
+/// The system's words for the failure, as Go prints them.
+fn reason(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => {
+            let text = rustix::io::Errno::from_raw_os_error(number).to_string();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            text.to_lowercase()
+        }
+        None => error.to_string(),
+    }
+}
+
+fn image_store(store: &str, option: &str) -> Result<PathBuf> {
+    let path = cleaned(store);
+    let shown = path.display();
+    if !path.is_absolute() {
+        let message =
+            format!("overlay: image path \"{shown}\" is not absolute.  Can not be relative");
+        return Err(invalid(message, option));
+    }
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Ok(path),
+        Ok(_) => {
+            let message = format!("overlay: image path \"{shown}\" must be a directory");
+            Err(invalid(message, option))
+        }
+        Err(error) => {
+            let message = format!(
+                "overlay: can't stat imageStore dir {shown}: stat {shown}: {}",
+                reason(&error)
+            );
+            Err(invalid(message, option))
+        }
+    }
+}
+
+fn check_layer_store(store: &str, option: &str) -> Result<()> {
+    let mut parts = store.split(':');
+    let path = cleaned(parts.next().unwrap_or_default());
+    let name = format!("additionallayerstore path \"{}\"", path.display());
+    if !path.is_absolute() {
+        let message = format!("overlay: {name} is not absolute.  Can not be relative");
+        return Err(invalid(message, option));
+    }
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => {
+            return Err(invalid(
+                format!("overlay: {name} must be a directory"),
+                option,
+            ));
+        }
+        Err(error) => {
+            let message = format!(
+                "overlay: can't stat additionallayerstore dir: stat {}: {}",
+                path.display(),
+                reason(&error)
+            );
+            return Err(invalid(message, option));
+        }
+    }
+    let config = format!(
+        "overlay: additionallayerstore config \"{}\"",
+        path.display()
+    );
+    let mut with_reference = false;
+    for part in parts {
+        if part != "ref" {
+            let message = format!("{config} contains unknown option \"{part}\"");
+            return Err(invalid(message, option));
+        }
+        if std::mem::replace(&mut with_reference, true) {
+            let message = format!("{config} contains \"ref\" option twice");
+            return Err(invalid(message, option));
+        }
+    }
+    Ok(())
+}
+
+fn mount_program(value: &str, option: &str) -> Result<Option<PathBuf>> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    match std::fs::metadata(value) {
+        Ok(_) => Ok(Some(value.into())),
+        Err(error) => {
+            let message = format!(
+                "overlay: can't stat program \"{value}\": stat {value}: {}",
+                reason(&error)
+            );
+            Err(invalid(message, option)
+                .remedy("install the program or correct `mount_program` in storage.conf"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

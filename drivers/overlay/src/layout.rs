@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where the parts of a layer are, and how they are made and read.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink},
+    path::{Path, PathBuf},
+};
+
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, LayerId, Result};
+
+use crate::link::{Chain, LINK_DIR, LinkId, Lower};
+
+/// The most layers that may lie below one layer: the kernel takes no more.
+pub(crate) const MAX_DEPTH: usize = 500;
+
+/// Directories in the home that are no layers.
+pub(crate) const NO_LAYERS: [&str; 3] = [LINK_DIR, "staging", "tempdirs"];
+
+/// Mode of a base layer's `diff`, before the umask.
+pub(crate) const ROOT_MODE: u32 = 0o555;
+
+/// A home directory and the homes of the image stores below it.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) home: PathBuf,
+    /// `STORE/overlay` of each image store.
+    pub(crate) stores: Vec<PathBuf>,
+    /// Whether what is made is also made durable.
+    pub(crate) durable: bool,
+}
+
+/// A layer that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The layer's directory.
+    pub(crate) dir: PathBuf,
+    /// The home that it is in.
+    pub(crate) home: PathBuf,
+    /// Whether that is this store's own home, and not an image store's.
+    pub(crate) own: bool,
+}
+
+impl Place {
+    pub(crate) fn diff(&self) -> PathBuf {
+        self.dir.join("diff")
+    }
+}
+
+/// What is under a layer's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Absent,
+    /// What an interrupted creation or removal left.
+    Partial,
+    Complete,
+}
+
+/// Owners and modes of a new layer's directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    /// Owner of the layer's own directory.
+    pub(crate) outer: (u32, u32),
+    /// Owner of the directories in it.
+    pub(crate) inner: (u32, u32),
+    /// Mode of `diff`, before the umask.
+    pub(crate) mode: u32,
+}
+
+/// A layer below another one, as its link or path says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Below {
+    /// Its `diff` for the kernel: `l/LINK` relative to the home, or absolute.
+    pub(crate) mount: PathBuf,
+    /// Its directory, which holds `diff`.
+    pub(crate) dir: PathBuf,
+    /// Whether it is in this store's own home.
+    pub(crate) own: bool,
+}
+
+pub(crate) fn corrupt(message: String, object: &Path) -> DriverError {
+    DriverError::new(DriverErrorCode::CORRUPT, message).object(object.display().to_string())
+}
+
+fn absent(error: &io::Error) -> bool {
+    // `a/b` where `a` is a file does not exist either.
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Makes one directory, its mode cut by the umask.
+pub(crate) fn make_dir(path: &Path, mode: u32, owner: (u32, u32)) -> Result<()> {
+    DirBuilder::new()
+        .mode(mode)
+        .create(path)
+        .at("cannot create", path)?;
+    if owner != (0, 0) {
+        lchown(path, Some(owner.0), Some(owner.1)).at("cannot change the owner of", path)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it.
+pub(crate) fn make_dirs(path: &Path, mode: u32) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .at("cannot create", path)
+}
+
+/// Removes a tree, if there is one.
+pub(crate) fn remove_tree(path: &Path) -> Result<bool> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(true),
+        Err(error) if absent(&error) => Ok(false),
+        Err(error) => Err(DriverError::io("cannot remove", path, &error)),
+    }
+}
+
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .at("cannot sync", path)
+}
+
+impl Layout {
+    pub(crate) fn dir(&self, id: &LayerId) -> PathBuf {
+        self.home.join(id.as_str())
+    }
+
+    pub(crate) fn links(&self) -> PathBuf {
+        self.home.join(LINK_DIR)
+    }
+
+    /// Where the layer is: in the home, or in the first image store that has it.
+    pub(crate) fn find(&self, id: &LayerId) -> Result<Option<Place>> {
+        for home in std::iter::once(&self.home).chain(&self.stores) {
+            let dir = home.join(id.as_str());
+            match fs::metadata(&dir) {
+                Ok(found) if found.is_dir() => {
+                    let own = *home == self.home;
+                    let home = home.clone();
+                    return Ok(Some(Place { dir, home, own }));
+                }
+                Ok(_) => {}
+                Err(error) if absent(&error) => {}
+                Err(error) => return Err(DriverError::io("cannot stat", &dir, &error)),
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn get(&self, id: &LayerId) -> Result<Place> {
+        self.find(id)?.ok_or_else(|| {
+            let message = format!("layer `{id}` does not exist");
+            DriverError::new(DriverErrorCode::NOT_FOUND, message).object(id.as_str())
+        })
+    }
+
+    /// Whether the home has the layer, whole or in part.
+    ///
+    /// A layer is complete when `link` names it and its last part, `lower` or `empty`, is there.
+    pub(crate) fn state(&self, id: &LayerId) -> Result<State> {
+        let dir = self.dir(id);
+        match fs::symlink_metadata(&dir) {
+            Ok(_) => {}
+            Err(error) if absent(&error) => return Ok(State::Absent),
+            Err(error) => return Err(DriverError::io("cannot stat", &dir, &error)),
+        }
+        let home = self.home.clone();
+        let place = Place {
+            dir,
+            home,
+            own: true,
+        };
+        let named = self.read_link(&place).ok().flatten().is_some();
+        let ended = match self.read_chain(&place) {
+            Ok(Some(_)) => true,
+            Ok(None) => place.dir.join("empty").is_dir(),
+            Err(_) => false,
+        };
+        let complete = named && ended && fs::symlink_metadata(place.diff()).is_ok();
+        Ok(if complete {
+            State::Complete
+        } else {
+            State::Partial
+        })
+    }
+
+    /// The content of `link`; `None` when the file is missing or damaged.
+    pub(crate) fn read_link(&self, place: &Place) -> Result<Option<LinkId>> {
+        let path = place.dir.join("link");
+        match fs::read(&path) {
+            Ok(text) => Ok(LinkId::parse(&text)),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(DriverError::io("cannot read", &path, &error)),
+        }
+    }
+
+    /// The content of `lower`; `None` when the layer has no parent.
+    pub(crate) fn read_chain(&self, place: &Place) -> Result<Option<Chain>> {
+        let path = place.dir.join("lower");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if absent(&error) => return Ok(None),
+            Err(error) => return Err(DriverError::io("cannot read", &path, &error)),
+        };
+        match Chain::parse(&text) {
+            Ok(chain) => Ok(Some(chain)),
+            Err(entry) if text.is_empty() => Err(corrupt(
+                format!(
+                    "the list of lower layers is empty{entry}: `{}`",
+                    path.display()
+                ),
+                &path,
+            )
+            .remedy(
+                "the layer was damaged, likely by a power cut; delete its image and pull again",
+            )),
+            Err(entry) => Err(corrupt(
+                format!(
+                    "`{}` has an entry that names no layer: `{entry}`",
+                    path.display()
+                ),
+                &path,
+            )),
+        }
+    }
+
+    /// The chain of a new layer on `parent`.
+    pub(crate) fn chain_on(&self, parent: &LayerId) -> Result<Chain> {
+        let place = self.get(parent)?;
+        let link = match self.read_link(&place)? {
+            Some(link) => link,
+            None => {
+                self.recover_links()?;
+                self.read_link(&place)?.ok_or_else(|| {
+                    let path = place.dir.join("link");
+                    corrupt(
+                        format!("layer `{parent}` has lost its link: `{}`", path.display()),
+                        &path,
+                    )
+                })?
+            }
+        };
+        let chain = self.read_chain(&place)?.unwrap_or_default().below(link);
+        if chain.0.len() > MAX_DEPTH {
+            let message = format!(
+                "max depth exceeded: {} layers below, {MAX_DEPTH} allowed",
+                chain.0.len()
+            );
+            return Err(DriverError::new(DriverErrorCode::TOO_DEEP, message)
+                .object(parent.as_str())
+                .remedy("squash the image into fewer layers"));
+        }
+        Ok(chain)
+    }
+
+    /// Finds the layer that a chain names, in the home or in an image store.
+    pub(crate) fn below(&self, lower: &Lower) -> Result<Below> {
+        if let Some(below) = self.resolve(lower)? {
+            return Ok(below);
+        }
+        // Links were lost in a power cut, or by a copy of the store without them.
+        self.recover_links()?;
+        self.resolve(lower)?.ok_or_else(|| {
+            let path = self.home.join(lower.to_string());
+            let message = format!("a lower layer is missing: `{}`", path.display());
+            corrupt(message, &path)
+        })
+    }
+
+    fn resolve(&self, lower: &Lower) -> Result<Option<Below>> {
+        for home in std::iter::once(&self.home).chain(&self.stores) {
+            let own = *home == self.home;
+            let path = home.join(lower.to_string());
+            let target = match lower {
+                Lower::Directory(_) => path.clone(),
+                Lower::Link(_) => match fs::read_link(&path) {
+                    // The form is `../ID/diff`, or absolute in a split image store.
+                    Ok(target) => match target.strip_prefix("..") {
+                        Ok(below_home) => home.join(below_home),
+                        Err(_) => target,
+                    },
+                    Err(error) if absent(&error) => continue,
+                    Err(error) => {
+                        return Err(DriverError::io("cannot read the link", &path, &error));
+                    }
+                },
+            };
+            let (Some(dir), true) = (target.parent(), target.is_absolute()) else {
+                return Err(corrupt(
+                    format!("`{}` is no link to a layer", path.display()),
+                    &path,
+                ));
+            };
+            match fs::metadata(&target) {
+                Ok(found) if found.is_dir() => {
+                    let dir = dir.to_owned();
+                    let mount = if own { lower.to_string().into() } else { path };
+                    return Ok(Some(Below { mount, dir, own }));
+                }
+                Ok(_) => {
+                    return Err(corrupt(
+                        format!("`{}` is no directory", target.display()),
+                        &target,
+                    ));
+                }
+                Err(error) if absent(&error) => {}
+                Err(error) => return Err(DriverError::io("cannot stat", &target, &error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// `diff1`, `diff2`, ... in a layer's directory: what lies directly below its `diff` after a
+    /// change of owners for an id map.
+    pub(crate) fn further_diffs(dir: &Path) -> Vec<&'static str> {
+        const NAMES: [&str; 9] = [
+            "diff1", "diff2", "diff3", "diff4", "diff5", "diff6", "diff7", "diff8", "diff9",
+        ];
+        let there = |name: &&str| dir.join(name).is_dir();
+        NAMES.into_iter().take_while(there).collect()
+    }
+
+    /// Owners and modes of a layer on `parent`, or of a base layer with root `root`.
+    pub(crate) fn attributes(
+        &self,
+        parent: Option<&LayerId>,
+        root: (u32, u32),
+        base_mode: u32,
+    ) -> Result<Attributes> {
+        let Some(parent) = parent else {
+            return Ok(Attributes {
+                outer: root,
+                inner: root,
+                mode: base_mode,
+            });
+        };
+        let diff = self.get(parent)?.diff();
+        let found = fs::metadata(&diff).at("cannot stat", &diff)?;
+        Ok(Attributes {
+            outer: root,
+            inner: (found.uid(), found.gid()),
+            mode: found.permissions().mode() & 0o777,
+        })
+    }
+
+    /// Makes the parts of the layer `id` in `dir`, which becomes `home/<id>`, and its link.
+    ///
+    /// # Behavior
+    /// - `link` is written before the link that it names is made, unlike in containers/storage, so
+    ///   that no interruption leaves a link whose owner is unknown.
+    /// - The last part is `lower` or `empty`: what lacks it was interrupted.
+    ///
+    /// # Durability
+    /// - `link`, `lower` and all names are on disk at the end, unless durability is switched off.
+    pub(crate) fn build(
+        &self,
+        dir: &Path,
+        id: &LayerId,
+        attributes: &Attributes,
+        chain: Option<&Chain>,
+    ) -> Result<()> {
+        let Attributes { outer, inner, mode } = *attributes;
+        make_dir(dir, 0o700, outer)?;
+        make_dir(&dir.join("diff"), mode, inner)?;
+        let name = LinkId::generate()?;
+        let link = write_new(&dir.join("link"), name.as_str(), 0o644)?;
+        let path = self.links().join(name.as_str());
+        symlink(Path::new("..").join(id.as_str()).join("diff"), &path)
+            .at("cannot create", &path)?;
+        make_dir(&dir.join("work"), 0o700, inner)?;
+        make_dir(&dir.join("merged"), 0o700, inner)?;
+        let lower = match chain {
+            None => {
+                make_dir(&dir.join("empty"), 0o700, inner)?;
+                None
+            }
+            Some(chain) => Some(write_new(&dir.join("lower"), &chain.to_string(), 0o666)?),
+        };
+        if self.durable {
+            // At the end and together: the first of them commits most of the others.
+            for file in std::iter::once(&link).chain(&lower) {
+                file.sync_all().at("cannot sync", dir)?;
+            }
+            sync_dir(dir)?;
+            sync_dir(&self.links())?;
+            if let Some(parent) = dir.parent() {
+                sync_dir(parent)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the link of the layer in `dir`.
+    pub(crate) fn unlink(&self, place: &Place) -> Result<()> {
+        if let Some(link) = self.read_link(place)? {
+            let path = place.home.join(LINK_DIR).join(link.as_str());
+            match fs::remove_file(&path) {
+                Err(error) if !absent(&error) => {
+                    return Err(DriverError::io("cannot remove", &path, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Every directory in the home that is a layer or what is left of one.
+    pub(crate) fn list(&self) -> Result<Vec<LayerId>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.home).at("cannot read", &self.home)? {
+            let entry = entry.at("cannot read", &self.home)?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if NO_LAYERS.contains(&name.as_str()) {
+                continue;
+            }
+            let kind = entry.file_type().at("cannot stat", entry.path())?;
+            if let (true, Ok(id)) = (kind.is_dir(), LayerId::new(name)) {
+                ids.push(id);
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+}
+
+fn write_new(path: &Path, text: &str, mode: u32) -> Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()).map(|()| file))
+        .at("cannot write", path)
+}
