@@ -46,7 +46,7 @@ pub fn write_file(path: &Path, bytes: &[u8], durability: Durability) -> Result<(
 /// What `fsync(2)` reports.
 pub fn sync_dir(directory: &Path) -> Result<()> {
     open_dir(directory)
-        .and_then(|dir| rustix::fs::fsync(dir))
+        .and_then(rustix::fs::fsync)
         .at("cannot synchronise directory", directory)
 }
 
@@ -62,6 +62,8 @@ pub struct AtomicFile {
     directory: OwnedFd,
     /// Empty once there is nothing left to remove.
     temporary: OsString,
+    /// The last component of `target`.
+    name: OsString,
     target: PathBuf,
 }
 
@@ -88,6 +90,7 @@ impl AtomicFile {
                         file: file.into(),
                         directory,
                         temporary,
+                        name: name.to_owned(),
                         target: path.to_owned(),
                     });
                 }
@@ -117,9 +120,13 @@ impl AtomicFile {
         }
         // The mode of the open call went through the umask.
         rustix::fs::fchmod(&self.file, Mode::from(0o600)).at("cannot set the mode of", &target)?;
-        let name = target.file_name().expect("checked when it was created");
-        rustix::fs::renameat(&self.directory, &self.temporary, &self.directory, name)
-            .at("cannot replace", &target)?;
+        rustix::fs::renameat(
+            &self.directory,
+            &self.temporary,
+            &self.directory,
+            &self.name,
+        )
+        .at("cannot replace", &target)?;
         self.temporary.clear();
         if durability == Durability::Full {
             let parent = parent_of(&target);

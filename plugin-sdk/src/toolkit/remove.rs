@@ -70,7 +70,7 @@ mod tests {
         fs::create_dir(&kept).unwrap();
         fs::write(kept.join("file"), "x").unwrap();
         std::os::unix::fs::symlink(&kept, tree.join("link")).unwrap();
-        fs::set_permissions(tree.join("work/work"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("work/work"), fs::Permissions::from_mode(0o000)).unwrap();
 
         remove_tree(&tree).unwrap();
         remove_tree(&tree).unwrap();
@@ -83,7 +83,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let closed = root.path().join("a/b");
         fs::create_dir_all(closed.join("c")).unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
         open_up(root.path()).unwrap();
         assert_eq!(
             fs::metadata(&closed).unwrap().permissions().mode() & 0o777,

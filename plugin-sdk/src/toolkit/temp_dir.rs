@@ -177,13 +177,11 @@ pub fn recover(root: &Path) -> Result<Vec<String>> {
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    match failure {
-        Some(error) => Err(error),
-        None => {
-            remove_root(root)?;
-            Ok(reclaimed)
-        }
+    if let Some(error) = failure {
+        return Err(error);
     }
+    remove_root(root)?;
+    Ok(reclaimed)
 }
 
 /// Whether an entry of a directory of such places belongs to this protocol.
