@@ -127,8 +127,7 @@ impl<L: Level> StoreLock<L> {
         &self,
         held: Held<'held, B>,
     ) -> Result<(ReadGuard<'held, L>, Held<'held, L>)> {
-        let _: Held<'held, B> = held;
-        Ok((self.acquire(LockKind::Shared)?, Held::further_in()))
+        Ok((self.acquire(LockKind::Shared)?, held.inward()))
     }
 
     /// As [`StoreLock::write`], giving the proof up: for functions that return guards of several
@@ -140,8 +139,7 @@ impl<L: Level> StoreLock<L> {
         &self,
         held: Held<'held, B>,
     ) -> Result<(WriteGuard<'held, L>, Held<'held, L>)> {
-        let _: Held<'held, B> = held;
-        Ok((self.acquire_write()?, Held::further_in()))
+        Ok((self.acquire_write()?, held.inward()))
     }
 
     fn acquire_write<'held>(&self) -> Result<WriteGuard<'held, L>> {

@@ -157,17 +157,14 @@ impl<'outer, L: Level> Held<'outer, L> {
         Held(PhantomData, PhantomData)
     }
 
-    /// The proof for a lock further in, when there turns out to be none in between to take.
-    pub fn deeper<M: Level>(self) -> Held<'outer, M>
-    where
-        L: Before<M>,
-    {
-        Held(PhantomData, PhantomData)
+    /// The proof for the next lock, in place of this one.
+    pub(super) fn inward<M: Level>(self) -> Held<'outer, M> {
+        Held(self.0, PhantomData)
     }
 
     /// The same proof for a part of an operation, after which this one is usable again.
     pub fn part(&mut self) -> Held<'_, L> {
-        Held(PhantomData, PhantomData)
+        Held(self.0, PhantomData)
     }
 }
 
