@@ -3,6 +3,8 @@
 
 use std::{fmt, io, path::Path};
 
+use crate::LayerId;
+
 /// The result of a driver operation.
 pub type Result<T, E = DriverError> = std::result::Result<T, E>;
 
@@ -114,6 +116,24 @@ impl DriverError {
             .object(path.display().to_string());
         this.errno = error.raw_os_error();
         this
+    }
+
+    /// The layer is not there.
+    pub fn no_layer(id: &LayerId) -> Self {
+        Self::new(
+            DriverErrorCode::NOT_FOUND,
+            format!("layer `{id}` does not exist"),
+        )
+        .object(id.as_str())
+    }
+
+    /// The layer is there already.
+    pub fn layer_exists(id: &LayerId) -> Self {
+        Self::new(
+            DriverErrorCode::ALREADY_EXISTS,
+            format!("layer `{id}` exists"),
+        )
+        .object(id.as_str())
     }
 
     /// Names what the failure is about.

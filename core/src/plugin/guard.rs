@@ -152,6 +152,7 @@ impl DriverHandle {
     ///
     /// # Behavior
     /// - Read-only mounts, options and labels need their capability.
+    /// - The option `ro` is the same as `read_only`.
     /// - `volatile` is a permission: a driver that cannot use it does not see it.
     /// - A poisoned driver is asked for read-only mounts only.
     pub fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
@@ -361,17 +362,25 @@ impl DriverHandle {
 
     fn check_mount(&self, request: &MountRequest) -> Result<MountRequest> {
         let can = &self.0.capabilities;
+        let mut request = request.clone();
+        request.read_only |= request.options.iter().any(|option| option == "ro");
+        request.options.retain(|option| option != "ro");
+        request.volatile &= can.volatile_mounts;
         if request.read_only {
             self.need(can.read_only_mounts, "read-only mounts")?;
         }
-        if let Some(option) = request.options.first() {
-            self.need(can.mount_options, &format!("mount options (`{option}`)"))?;
+        if let Some(option) = request.options.first()
+            && !can.mount_options
+        {
+            return Err(Error::new(
+                ErrorKind::NotSupported,
+                format!("{} driver does not support mount options", self.0.name),
+            )
+            .subject(&**option));
         }
         if request.label.is_some() {
             self.need(can.mount_labels, "labels on mounts")?;
         }
-        let mut request = request.clone();
-        request.volatile &= can.volatile_mounts;
         Ok(request)
     }
 

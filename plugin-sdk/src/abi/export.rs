@@ -27,8 +27,21 @@ use crate::{Driver, Host, LogLevel, Plugin, Result};
 /// depends on this crate alone. Keep the driver itself in a crate of its own: two crates that both
 /// export a driver cannot be linked into one program.
 ///
-/// ```ignore
+/// ```
+/// # mod my_driver {
+/// #     use plywood_plugin_sdk::*;
+/// #     pub struct MyDriver;
+/// #     impl Plugin for MyDriver {
+/// #         const NAME: &'static str = "mine";
+/// #         const VENDOR: &'static str = "Example";
+/// #         const VERSION: &'static str = "1.0.0";
+/// #         fn open(_: OpenRequest) -> Result<Box<dyn Driver>> {
+/// #             Err(DriverError::not_supported("anything"))
+/// #         }
+/// #     }
+/// # }
 /// plywood_plugin_sdk::export_driver!(my_driver::MyDriver);
+/// # fn main() {}
 /// ```
 #[macro_export]
 macro_rules! export_driver {

@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-//! To be written.
+//! The overlay graph driver of Plywood as a loadable plugin.
+
+plywood_plugin_sdk::export_driver!(driver::Overlay);
