@@ -20,7 +20,6 @@ pub use env::Environment;
 pub use explain::Explained;
 pub use options::{Overrides, StoreOptions};
 pub use origin::{Note, Origin};
-pub use plywood_conf::{PluginPin, PluginSettings};
 pub use resolve::{Loaded, load};
 
 #[cfg(test)]

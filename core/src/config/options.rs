@@ -9,10 +9,9 @@ use serde::Serialize;
 use super::{
     env::Environment,
     origin::Origin,
-    plywood_conf::PluginSettings,
     resolve::{self, Loaded},
 };
-use crate::{Result, durable::Durability};
+use crate::{Result, durable::Durability, plugin::PluginOptions};
 
 /// Where a store is and how it is used.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +47,7 @@ pub struct StoreOptions {
     /// The process runs in a user namespace without being the host's root.
     pub rootless: bool,
     /// Plugins: where they are looked for and what they must be.
-    pub plugins: PluginSettings,
+    pub plugins: PluginOptions,
     /// How long a lock is waited for; forever when `None`.
     pub lock_timeout: Option<Duration>,
     /// What commits survive.
@@ -70,7 +69,7 @@ pub struct Overrides {
     pub image_store: Option<PathBuf>,
     /// `--transient-store`.
     pub transient_store: bool,
-    /// `--plugin-dir`: searched before all others but the paths that Plywood's own file names.
+    /// `--plugin-dir`: searched before all others but the files that Plywood's own file names.
     pub plugin_dirs: Vec<PathBuf>,
 }
 

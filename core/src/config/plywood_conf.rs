@@ -16,36 +16,16 @@ use super::{
     origin::Origin,
     search,
 };
-use crate::{Error, ErrorKind, IoContext, Result, durable::Durability};
-
-/// What the configuration says about plugins.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PluginSettings {
-    /// `--plugin-dir`: searched first.
-    pub first_directories: Vec<PathBuf>,
-    /// `plugin_directories` of the file.
-    pub directories: Vec<PathBuf>,
-    /// `PLYWOOD_PLUGIN_PATH`; empty when the process has privileges by its file.
-    pub environment_path: Vec<PathBuf>,
-    /// `[plugin.NAME]` of the file.
-    pub drivers: BTreeMap<String, PluginPin>,
-}
-
-/// Which file is the plugin of a driver.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PluginPin {
-    /// The file, absolute; found by name when `None`.
-    pub path: Option<PathBuf>,
-    /// The SHA-256 that the file must have, in lower-case hexadecimal digits.
-    pub sha256: Option<String>,
-    /// Where it is written.
-    pub origin: Option<Origin>,
-}
+use crate::{
+    Error, ErrorKind, IoContext, Result,
+    durable::Durability,
+    plugin::{ConfiguredPlugin, PluginOptions},
+};
 
 /// The values of `plywood.conf`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
-    pub(super) plugins: PluginSettings,
+    pub(super) plugins: PluginOptions,
     pub(super) lock_timeout: Option<Duration>,
     pub(super) durability: Durability,
 }
@@ -53,18 +33,45 @@ pub(super) struct Settings {
 /// Reads the file that `PLYWOOD_CONF` names, or the system's and then the user's.
 pub(super) fn load(env: &Environment, explained: &mut Vec<Explained>) -> Result<Settings> {
     let mut settings = Settings::default();
+    let mut pins = Pins::new();
     for path in files(env)? {
         check_owner(env, &path)?;
-        read(&path, &mut settings, explained)?;
+        read(&path, &mut settings, &mut pins, explained)?;
     }
-    if !env.privileged_by_file
-        && let Some(list) = env.get("PLYWOOD_PLUGIN_PATH")
-    {
-        settings.plugins.environment_path = std::env::split_paths(&list)
-            .filter(|path| !path.as_os_str().is_empty())
-            .collect();
+    for (name, pin) in pins {
+        settings.plugins.configured.push(pin.finish(name)?);
     }
+    settings.plugins.environment = env
+        .get("PLYWOOD_PLUGIN_PATH")
+        .filter(|_| !env.privileged_by_file);
     Ok(settings)
+}
+
+type Pins = BTreeMap<String, Pin>;
+
+/// A table `[plugin.NAME]` of one file or several.
+#[derive(Debug, Default)]
+struct Pin {
+    path: Option<PathBuf>,
+    sha256: Option<String>,
+    origin: Option<Origin>,
+}
+
+impl Pin {
+    fn finish(self, name: String) -> Result<ConfiguredPlugin> {
+        match self.path {
+            Some(path) => Ok(ConfiguredPlugin {
+                name,
+                path,
+                sha256: self.sha256,
+            }),
+            None => {
+                let origin = self.origin.unwrap_or(Origin::Default);
+                let what = format!("{origin}: `plugin.{name}` has a `sha256` but no `path`");
+                Err(Error::new(ErrorKind::Config, what).subject(name))
+            }
+        }
+    }
 }
 
 fn files(env: &Environment) -> Result<Vec<PathBuf>> {
@@ -104,12 +111,17 @@ fn check_owner(env: &Environment, path: &Path) -> Result<()> {
     .hint("give the file to root or to the user who runs the program, or set PLYWOOD_CONF"))
 }
 
-fn read(path: &Path, settings: &mut Settings, explained: &mut Vec<Explained>) -> Result<()> {
+fn read(
+    path: &Path,
+    settings: &mut Settings,
+    pins: &mut Pins,
+    explained: &mut Vec<Explained>,
+) -> Result<()> {
     let document = Document::read(path)?;
     document.visit(
         |_| false,
         |entry| {
-            let value = set(&document, entry, settings)?;
+            let value = set(&document, entry, settings, pins)?;
             explained.push(Explained {
                 key: entry.key.clone(),
                 value,
@@ -121,7 +133,12 @@ fn read(path: &Path, settings: &mut Settings, explained: &mut Vec<Explained>) ->
 }
 
 /// Sets one key; returns its value in words.
-fn set(document: &Document, entry: &Entry<'_>, settings: &mut Settings) -> Result<String> {
+fn set(
+    document: &Document,
+    entry: &Entry<'_>,
+    settings: &mut Settings,
+    pins: &mut Pins,
+) -> Result<String> {
     let refuse = |why: &str| refusal(document, entry, why);
     match entry.key.split('.').collect::<Vec<_>>()[..] {
         ["plugin_directories"] => {
@@ -156,7 +173,7 @@ fn set(document: &Document, entry: &Entry<'_>, settings: &mut Settings) -> Resul
         }
         ["plugin", name, field @ ("path" | "sha256")] => {
             let text = document.text(entry)?;
-            let pin = settings.plugins.drivers.entry(name.to_owned()).or_default();
+            let pin = pins.entry(name.to_owned()).or_default();
             if field == "path" {
                 let path = absolute(&text).ok_or_else(|| refuse("not an absolute path"))?;
                 pin.path = Some(path);

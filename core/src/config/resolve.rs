@@ -359,10 +359,8 @@ impl Resolver<'_> {
         options.lock_timeout = own.lock_timeout;
         options.durability = own.durability;
         options.plugins = own.plugins;
-        options
-            .plugins
-            .first_directories
-            .clone_from(&overrides.plugin_dirs);
+        let first = overrides.plugin_dirs.iter().cloned();
+        options.plugins.directories.splice(..0, first);
         if options.image_store.as_ref() == Some(&options.graph_root) {
             let shown = options.graph_root.display().to_string();
             return Err(Error::new(

@@ -313,7 +313,7 @@ fn any_argument_for_the_store_switches_the_configuration_off() {
         ..Overrides::default()
     });
     assert_eq!(options.driver.as_deref(), Some("vfs"));
-    assert_eq!(options.plugins.first_directories, [PathBuf::from("/p")]);
+    assert_eq!(options.plugins.directories, [PathBuf::from("/p")]);
 }
 
 #[test]
@@ -412,23 +412,26 @@ fn plywoods_own_file_names_plugins_and_limits() {
         plugins.directories,
         [PathBuf::from("/a"), PathBuf::from("/b")]
     );
+    assert_eq!(plugins.environment, Some("/x::/y".into()));
+    assert_eq!(plugins.configured.len(), 1);
+    let overlay = &plugins.configured[0];
     assert_eq!(
-        plugins.environment_path,
-        [PathBuf::from("/x"), PathBuf::from("/y")]
+        (overlay.name.as_str(), &overlay.path),
+        ("overlay", &PathBuf::from("/p.so"))
     );
-    assert_eq!(plugins.drivers["overlay"].path, Some("/p.so".into()));
-    assert_eq!(plugins.drivers["overlay"].sha256, Some("ab".repeat(32)));
+    assert_eq!(overlay.sha256, Some("ab".repeat(32)));
 
     let mut privileged = host.env();
     privileged.privileged_by_file = true;
     let options = load(&privileged, &Overrides::default()).unwrap().options;
-    assert!(options.plugins.environment_path.is_empty());
+    assert!(options.plugins.environment.is_none());
     assert_eq!(options.plugins.directories, [PathBuf::from("/a")]);
 }
 
 #[test]
 fn plywoods_own_file_is_read_strictly() {
     let host = Host::new();
+    let pin = format!("[plugin.x]\nsha256 = \"{}\"", "0".repeat(64));
     for (text, message) in [
         ("colour = 1", ":1: `colour`: unknown key"),
         (
@@ -443,6 +446,7 @@ fn plywoods_own_file_is_read_strictly() {
             ":2: `plugin.x.sha256`: not a SHA-256",
         ),
         ("[plugin.x]\nverify = true", "unknown key"),
+        (&pin, ":2: `plugin.x` has a `sha256` but no `path`"),
     ] {
         host.file("etc/plywood/plywood.conf", text);
         let error = host.refused();
