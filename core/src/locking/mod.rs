@@ -105,6 +105,18 @@ impl<L: Level> StoreLock<L> {
         Ok((self.acquire(LockKind::Shared)?, Held::further_in()))
     }
 
+    /// As [`StoreLock::read`], using the proof up instead of borrowing it.
+    ///
+    /// # Errors
+    /// As [`StoreLock::read`].
+    pub fn read_with<'held, B: Before<L>>(
+        &self,
+        held: Held<'held, B>,
+    ) -> Result<(ReadGuard<'held, L>, Held<'held, L>)> {
+        let _: Held<'held, B> = held;
+        Ok((self.acquire(LockKind::Shared)?, Held::further_in()))
+    }
+
     /// Waits until nobody else reads or writes.
     ///
     /// # Errors

@@ -168,10 +168,25 @@ impl Drop for TempDir {
 /// # Errors
 /// The first failure.
 pub fn recover(root: &Path) -> Result<Vec<String>> {
+    recover_with(root, |_| Ok(()))
+}
+
+/// As [`recover`], with a look at each place before it is deleted.
+///
+/// # Behavior
+/// - `visit` gets the path of the place, which may be missing, while its lock is held. When it
+///   fails, the place stays.
+///
+/// # Errors
+/// The first failure, also of `visit`.
+pub fn recover_with(
+    root: &Path,
+    mut visit: impl FnMut(&Path) -> Result<()>,
+) -> Result<Vec<String>> {
     let mut reclaimed = Vec::new();
     let mut failure = None;
     for digits in candidates(root)? {
-        match reclaim(root, &digits) {
+        match reclaim(root, &digits, &mut visit) {
             Ok(true) => reclaimed.push(format!("{PLACE}{digits}")),
             Ok(false) => {}
             Err(error) => failure = failure.or(Some(error)),
@@ -211,7 +226,11 @@ fn digits_of(name: &str) -> Option<&str> {
     (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)
 }
 
-fn reclaim(root: &Path, digits: &str) -> Result<bool> {
+fn reclaim(
+    root: &Path,
+    digits: &str,
+    visit: &mut impl FnMut(&Path) -> Result<()>,
+) -> Result<bool> {
     let path = path_of(root, LOCK, digits);
     let opened = OpenOptions::new()
         .read(true)
@@ -228,6 +247,7 @@ fn reclaim(root: &Path, digits: &str) -> Result<bool> {
     if !take_lock(&lock, &path)? {
         return Ok(false);
     }
+    visit(&path_of(root, PLACE, digits))?;
     dispose(root, digits, &lock)?;
     Ok(true)
 }

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Removing layers: the record first, then the content out of the way, then the bytes.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use plywood_plugin_sdk::LayerId;
+
+use super::{
+    access::LayersWrite,
+    intent::Intent,
+    mounts::UnmountOptions,
+    options::{Shared, driver_id},
+};
+use crate::{Error, Result, plugin::DriverHandle};
+
+/// What has been removed from the store and is still to be deleted.
+///
+/// # Behavior
+/// - Dropping it deletes as [`Reaper::run`] does, with failures logged.
+///
+/// # Locking
+/// Needs none; it is best run after the layers lock was given back.
+#[derive(Debug, Default)]
+#[must_use = "run it after the lock is given back"]
+pub struct Reaper {
+    driver: Option<Driver>,
+    tokens: Vec<(LayerId, String)>,
+    intents: Vec<Intent>,
+    failures: Vec<Error>,
+}
+
+#[derive(Clone)]
+struct Driver(DriverHandle);
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+impl Reaper {
+    /// Deletes what has been removed.
+    ///
+    /// # Errors
+    /// The first failure; what stays is found and deleted by a later writer or by garbage
+    /// collection.
+    pub fn run(mut self) -> Result<()> {
+        self.finish();
+        match std::mem::take(&mut self.failures).into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds what another one has to delete.
+    pub fn absorb(&mut self, mut other: Self) {
+        self.driver = self.driver.take().or_else(|| other.driver.take());
+        self.tokens.append(&mut other.tokens);
+        self.intents.append(&mut other.intents);
+        self.failures.append(&mut other.failures);
+    }
+
+    fn finish(&mut self) {
+        for (id, token) in self.tokens.drain(..) {
+            if let Some(Driver(driver)) = &self.driver
+                && let Err(error) = driver.reap(&token)
+            {
+                tracing::warn!(layer = %id, ?error, "a removed layer cannot be deleted yet");
+                self.failures.push(error);
+            }
+        }
+        for intent in self.intents.drain(..) {
+            if let Err(error) = intent.close() {
+                self.failures.push(error);
+            }
+        }
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.finish();
+        for error in &self.failures {
+            tracing::warn!(?error, "something removed could not be deleted");
+        }
+    }
+}
+
+impl LayersWrite<'_> {
+    /// Removes layers.
+    ///
+    /// # Behavior
+    /// - Mounted ones are unmounted first, however often they are mounted.
+    /// - Whether others stand on them is not checked.
+    /// - When it returns none of them can be seen any more; their bytes are deleted by the result.
+    ///
+    /// # Errors
+    /// `LayerUnknown`, `StoreIsReadOnly`, a failing unmount, a failing save: nothing is removed.
+    ///
+    /// # Durability
+    /// The records are written once for all of them.
+    pub fn delete<S: AsRef<str>>(&mut self, layers: &[S]) -> Result<Reaper> {
+        self.fresh()?;
+        let mut ids = BTreeSet::new();
+        for what in layers {
+            ids.insert(self.own(what.as_ref(), "delete layers")?);
+        }
+        self.remove(&ids)
+    }
+
+    /// Removes all layers of the store, also those that the driver alone knows.
+    ///
+    /// # Errors
+    /// As [`LayersWrite::delete`].
+    pub fn wipe(&mut self) -> Result<Reaper> {
+        self.fresh()?;
+        let ids = self.iter().map(|layer| layer.id.clone()).collect();
+        let mut reaper = self.remove(&ids)?;
+        let (_, rest) = self.collect_unrecorded()?;
+        reaper.absorb(rest);
+        Ok(reaper)
+    }
+
+    pub(super) fn remove(&mut self, ids: &BTreeSet<String>) -> Result<Reaper> {
+        if ids.is_empty() {
+            return Ok(Reaper::default());
+        }
+        let shared = Arc::clone(&self.shared);
+        shared.driver()?;
+        // 1. Nothing of them is mounted any more.
+        let mounts = shared.mounts()?;
+        let force = UnmountOptions {
+            force: true,
+            ..UnmountOptions::default()
+        };
+        for id in mounts.ids().iter().filter(|id| ids.contains(*id)) {
+            self.unmount(id, force)?;
+        }
+        // 2. Notes, by which the next writer finds what a crash leaves. Ids that only other
+        //    programs accept name nothing that could be removed safely, but the record.
+        let usable: Vec<LayerId> = ids.iter().filter_map(|id| driver_id(id).ok()).collect();
+        let intent = Intent::begin(&shared)?;
+        for id in &usable {
+            intent.note(id)?;
+        }
+        // 3. The records. After a failed save they may be gone nevertheless.
+        for id in ids {
+            self.records().remove(id);
+        }
+        if let Err(error) = self.save() {
+            self.fresh()?;
+            if ids.iter().any(|id| self.table.get(id).is_some()) {
+                return Err(error);
+            }
+            tracing::warn!(?error, "layers are removed, but perhaps not for good");
+        }
+        // 4. The content, out of the way.
+        Ok(shared.move_away(&usable, intent))
+    }
+}
+
+impl Shared {
+    /// Moves everything of layers without records out of the way.
+    pub(super) fn move_away(&self, ids: &[LayerId], mut intent: Intent) -> Reaper {
+        let mut reaper = Reaper::default();
+        reaper.driver = self.driver.clone().map(Driver);
+        for id in ids {
+            match self.move_content(id) {
+                Ok(Some(token)) => reaper.tokens.push((id.clone(), token)),
+                Ok(None) => {}
+                Err(error) => reaper.failures.push(error),
+            }
+            if let Err(error) = intent.take_files(self, id) {
+                reaper.failures.push(error);
+            }
+        }
+        reaper.intents.push(intent);
+        reaper
+    }
+
+    fn move_content(&self, id: &LayerId) -> Result<Option<String>> {
+        let driver = self.driver()?;
+        if driver.capabilities().deferred_removal {
+            return driver.trash(id);
+        }
+        driver.remove(id)?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is mounted where, how often: `mountpoints.json`.
+//!
+//! # Locking
+//! `mountpoints.lock` is innermost: it is held inside single functions of this file, around
+//! nothing but the file, the kernel's mounts and the driver.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use plywood_plugin_sdk::{LayerId, MountPlan, MountRequest};
+use serde::{Serialize, Serializer};
+
+use super::{
+    access::{LayersView, LayersWrite},
+    options::{Shared, driver_id},
+    record::Layer,
+};
+use crate::{
+    Error, ErrorKind, Result,
+    durable::Durability,
+    locking::{Token, WriteGuard, order::Unordered},
+    records::{MemberError, Members, Record, Table, Unknown},
+};
+
+/// One mounted layer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MountRecord {
+    id: String,
+    path: String,
+    count: i64,
+    unknown: Unknown,
+    /// Mounts have none; the table wants a place for them.
+    names: Vec<String>,
+}
+
+impl Record for MountRecord {
+    const WHAT: &'static str = "mount";
+
+    fn read(mut members: Members<'_>) -> Result<Self, MemberError> {
+        Ok(Self {
+            id: members.take_or_default("id")?,
+            path: members.take_or_default("path")?,
+            count: members.take_or_default("count")?,
+            unknown: members.rest(),
+            names: Vec::new(),
+        })
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn names_mut(&mut self) -> &mut Vec<String> {
+        &mut self.names
+    }
+}
+
+impl Serialize for MountRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Wire<'a> {
+            id: &'a str,
+            path: &'a str,
+            count: i64,
+            #[serde(flatten)]
+            unknown: &'a Unknown,
+        }
+        Wire {
+            id: &self.id,
+            path: &self.path,
+            count: self.count,
+            unknown: &self.unknown,
+        }
+        .serialize(serializer)
+    }
+}
+
+/// All mounted layers.
+#[derive(Clone, Debug)]
+pub(super) struct MountTable(Table<MountRecord>);
+
+impl MountTable {
+    fn load(path: &Path) -> Result<Self> {
+        Ok(Self(Table::load(&[(path.to_owned(), Durability::Full)])?))
+    }
+
+    fn active(&self, id: &str) -> Option<&MountRecord> {
+        self.0
+            .get(id)
+            .filter(|mount| mount.count > 0 && !mount.path.is_empty())
+    }
+
+    /// Says in a layer where and how often it is mounted.
+    pub(super) fn note(&self, layer: &mut Layer) {
+        if let Some(mount) = self.active(&layer.id) {
+            layer.mount_point = Some(PathBuf::from(&mount.path));
+            layer.mount_count = u32::try_from(mount.count).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// The ids of all mounted layers.
+    pub(super) fn ids(&self) -> Vec<String> {
+        let ids = self.0.iter().map(|mount| mount.id.clone());
+        ids.filter(|id| self.active(id).is_some()).collect()
+    }
+}
+
+/// The mounts, locked for changes.
+struct MountsWrite<'a> {
+    shared: &'a Shared,
+    guard: WriteGuard<'static, Unordered>,
+    table: MountTable,
+}
+
+impl Shared {
+    /// What is mounted at the moment.
+    pub(super) fn mounts(&self) -> Result<Arc<MountTable>> {
+        let guard = self.mounts_lock.read_unordered()?;
+        let token = guard.token()?;
+        if let Some((table, seen)) = &self.state().mounts
+            && *seen == token
+        {
+            return Ok(Arc::clone(table));
+        }
+        let table = Arc::new(MountTable::load(&self.mounts_path)?);
+        self.state().mounts = Some((Arc::clone(&table), token));
+        Ok(table)
+    }
+
+    fn mounts_for_change(&self) -> Result<MountsWrite<'_>> {
+        let guard = self.mounts_lock.write_unordered()?;
+        let token: Token = guard.token()?;
+        let known = self
+            .state()
+            .mounts
+            .take()
+            .filter(|(_, seen)| *seen == token);
+        let table = match known {
+            Some((table, _)) => Arc::unwrap_or_clone(table),
+            None => MountTable::load(&self.mounts_path)?,
+        };
+        Ok(MountsWrite {
+            shared: self,
+            guard,
+            table,
+        })
+    }
+}
+
+impl MountsWrite<'_> {
+    /// Writes the mounts. After a failure they are read anew by whoever needs them.
+    fn save(mut self) -> Result<()> {
+        let records = &mut self.table.0;
+        let ((), token) = self.guard.publish(|| records.save())?;
+        self.shared.state().mounts = Some((Arc::new(self.table), token));
+        Ok(())
+    }
+
+    fn set(&mut self, id: &str, path: &Path, count: i64) -> Result<()> {
+        let path = path.to_str().ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("a mount point must be UTF-8 text: `{}`", path.display()),
+            )
+        })?;
+        match self.table.0.edit(id) {
+            Some(mount) => {
+                path.clone_into(&mut mount.path);
+                mount.count = count;
+            }
+            None => {
+                let mount = MountRecord {
+                    id: id.to_owned(),
+                    path: path.to_owned(),
+                    count,
+                    ..MountRecord::default()
+                };
+                let added = self.table.0.insert(mount, 0);
+                debug_assert_eq!(added, Ok(()), "the id was not there");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is left of a layer's mounts after one was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    /// Others still use the mount.
+    StillMounted,
+    /// It was the last one.
+    Gone,
+}
+
+/// Which mounts are taken back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnmountOptions {
+    /// All of them, not just one; also what is mounted without a record.
+    pub force: bool,
+    /// A layer that is not recorded as mounted is an error.
+    pub only_if_mounted: bool,
+}
+
+impl LayersWrite<'_> {
+    /// Mounts a layer, or counts one more user of its mount.
+    ///
+    /// # Behavior
+    /// - A recorded mount that the kernel does not have (any more) is made anew.
+    /// - The layer's own SELinux label is used when the request has none.
+    ///
+    /// # Errors
+    /// `LayerUnknown`; `StoreIsReadOnly` for a layer of a read-only store unless the mount is
+    /// read-only; what the driver or the kernel reports, with nothing mounted or counted.
+    pub fn mount(&mut self, what: &str, request: &MountRequest) -> Result<PathBuf> {
+        self.fresh()?;
+        let found = self.find(what)?;
+        if found.read_only && !request.read_only {
+            self.own(what, "update mount locations for layers")?;
+        }
+        let id = found.layer.id.clone();
+        let mut request = request.clone();
+        if request.label.is_none() && !found.layer.mount_label.is_empty() {
+            request.label = Some(found.layer.mount_label.clone());
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut mounts = shared.mounts_for_change()?;
+        let (path, count) = match mounts.table.0.get(&id) {
+            Some(mount) => (PathBuf::from(&mount.path), mount.count.max(0)),
+            None => (PathBuf::new(), 0),
+        };
+        if count > 0 && seam::is_mounted(&path)? {
+            mounts.set(&id, &path, count + 1)?;
+            mounts.save()?;
+            return Ok(path);
+        }
+        let driver_id = driver_id(&id)?;
+        let path = shared.perform(&driver_id, &request)?;
+        let recorded = mounts
+            .set(&id, &path, count + 1)
+            .and_then(|()| mounts.save());
+        if let Err(error) = recorded {
+            if count == 0
+                && let Err(undo) = shared.take_back(&driver_id, &path)
+            {
+                tracing::error!(layer = id, ?undo, "a mount that cannot be recorded stays");
+            }
+            return Err(error);
+        }
+        Ok(path)
+    }
+
+    /// Takes back one use of a layer's mount, and the mount itself with the last one.
+    ///
+    /// # Behavior
+    /// - `what` may also be the path of the mount.
+    ///
+    /// # Errors
+    /// `LayerUnknown`; `LayerNotMounted` when that is asked for; what the driver or the kernel
+    /// reports, with the mount still recorded.
+    pub fn unmount(&mut self, what: &str, options: UnmountOptions) -> Result<Unmounted> {
+        self.fresh()?;
+        let shared = Arc::clone(&self.shared);
+        let mut mounts = shared.mounts_for_change()?;
+        let id = match self.find(what) {
+            Ok(found) => found.layer.id.clone(),
+            Err(error) => {
+                let path = Path::new(what);
+                let at_path = mounts.table.0.iter().find(|m| Path::new(&m.path) == path);
+                at_path.map(|mount| mount.id.clone()).ok_or(error)?
+            }
+        };
+        let (path, count) = match mounts.table.0.get(&id) {
+            Some(mount) => (PathBuf::from(&mount.path), mount.count.max(0)),
+            None => (PathBuf::new(), 0),
+        };
+        if count == 0 && options.only_if_mounted {
+            return Err(
+                Error::new(ErrorKind::LayerNotMounted, "layer is not mounted").subject(&*id),
+            );
+        }
+        if count > 1 && !options.force {
+            mounts.set(&id, &path, count - 1)?;
+            mounts.save()?;
+            return Ok(Unmounted::StillMounted);
+        }
+        shared.take_back(&driver_id(&id)?, &path)?;
+        if mounts.table.0.remove(&id).is_some() {
+            mounts.save()?;
+        }
+        Ok(Unmounted::Gone)
+    }
+}
+
+impl LayersView<'_> {
+    /// The ids of the mounted layers.
+    ///
+    /// # Errors
+    /// Those of reading what is mounted.
+    pub fn mounted_layers(&self) -> Result<Vec<String>> {
+        Ok(self.shared.mounts()?.ids())
+    }
+}
+
+impl Shared {
+    /// Lets the kernel or the driver mount a layer.
+    fn perform(&self, id: &LayerId, request: &MountRequest) -> Result<PathBuf> {
+        let driver = self.driver()?;
+        match driver.mount_plan(id, request)? {
+            MountPlan::Directory(path) => Ok(path),
+            MountPlan::ByDriver { .. } => driver.mount(id, request),
+            plan => seam::execute(&plan),
+        }
+    }
+
+    /// Undoes [`Shared::perform`]; what is not mounted is no error.
+    fn take_back(&self, id: &LayerId, path: &Path) -> Result<()> {
+        let driver = self.driver()?;
+        match driver.mount_plan(id, &MountRequest::default()) {
+            Ok(MountPlan::Directory(_)) => {}
+            Ok(MountPlan::ByDriver { .. }) => driver.unmount(id)?,
+            Ok(plan) => seam::undo(&plan, path)?,
+            // The layer is damaged or gone: its mount must not stay for that.
+            Err(error) => {
+                tracing::warn!(layer = %id, ?error, "unmounting by path alone");
+                seam::unmount(path)?;
+            }
+        }
+        driver.released(id)
+    }
+}
+
+/// Stands in for `crate::mount`.
+mod seam {
+    use std::{fs, path::Path, path::PathBuf};
+
+    use plywood_plugin_sdk::MountPlan;
+
+    use crate::{Error, ErrorKind, IoContext, Result};
+
+    pub(super) fn execute(_: &MountPlan) -> Result<PathBuf> {
+        Err(Error::new(
+            ErrorKind::NotSupported,
+            "mounting is not ready yet",
+        ))
+    }
+
+    pub(super) fn undo(_: &MountPlan, path: &Path) -> Result<()> {
+        unmount(path)
+    }
+
+    pub(super) fn unmount(path: &Path) -> Result<()> {
+        while is_mounted(path)? {
+            nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH)
+                .at("cannot unmount", path)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_mounted(path: &Path) -> Result<bool> {
+        let info = Path::new("/proc/self/mountinfo");
+        let text = fs::read_to_string(info).at("cannot read", info)?;
+        Ok(text
+            .lines()
+            .any(|line| line.split(' ').nth(4).map(Path::new) == Some(path)))
+    }
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Making a layer from a tar stream.
+//!
+//! The stream is unpacked in a private place while no lock is held, and becomes a layer by renames.
+//! A driver without staging unpacks into the layer itself, while the lock is held.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use plywood_plugin_sdk::{CreateRequest, IdMaps, Staged, UnpackTarget};
+
+use super::{
+    access::{LayersView, LayersWrite},
+    create::{Prepared, close},
+    intent::Intent,
+    options::{LayerStore, Shared},
+    record::{Layer, NewLayer},
+};
+use crate::{
+    IoContext, Result,
+    archive::import::{self, ImportOptions, Imported},
+    durable::{self, Durability},
+    locking::order::{Before, Held, Layers, RoLayers},
+    plugin::DriverHandle,
+};
+
+/// A check of the caller's on a new layer, made whenever the layers lock is held on its behalf;
+/// it gets the id of the parent.
+pub type PutCheck<'a> =
+    &'a dyn Fn(&LayersView<'_>, Option<&str>, &mut Held<'_, RoLayers>) -> Result<()>;
+
+/// How a stream becomes a layer.
+#[derive(Clone, Copy, Default)]
+pub struct PutOptions<'a> {
+    /// The number of uncompressed bytes that must not be exceeded.
+    pub limit: Option<u64>,
+    /// Gets the number of input bytes read so far, now and then.
+    pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
+    /// Stops the work soon after it becomes true.
+    pub cancel: Option<&'a AtomicBool>,
+    /// What else must hold for the new layer.
+    pub check: Option<PutCheck<'a>>,
+}
+
+impl fmt::Debug for PutOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PutOptions")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PutOptions<'_> {
+    fn check(
+        &self,
+        view: &LayersView<'_>,
+        new: &NewLayer,
+        held: &mut Held<'_, RoLayers>,
+    ) -> Result<()> {
+        let Some(check) = self.check else {
+            return Ok(());
+        };
+        let parent = new
+            .parent
+            .as_deref()
+            .map(|parent| view.lookup(parent))
+            .transpose()?;
+        check(view, parent.as_deref(), held)
+    }
+
+    pub(super) fn import<R: Read + Send>(
+        &self,
+        reader: R,
+        target: &UnpackTarget,
+        id_maps: &IdMaps,
+        tar_split: &TarSplit,
+    ) -> Result<Imported> {
+        let options = ImportOptions {
+            limit: self.limit,
+            progress: self.progress,
+            cancel: self.cancel,
+            ..ImportOptions::new(target, id_maps)
+        };
+        import::import(reader, &options, &tar_split.file)
+    }
+}
+
+impl LayerStore {
+    /// Makes a layer and fills it from a tar stream, compressed or not; returns it and the bytes of
+    /// the uncompressed stream.
+    ///
+    /// # Behavior
+    /// - The layer appears whole or not at all.
+    /// - Ids, names and parent are checked before the stream is read, and again when the layer
+    ///   appears.
+    ///
+    /// # Errors
+    /// Those of [`LayersWrite::create`] and of [`import::import`].
+    ///
+    /// # Locking
+    /// Takes the layers lock for the checks and for the end. While the stream is read no lock is
+    /// held, unless the driver cannot stage.
+    ///
+    /// # Durability
+    /// Content and tar-split record are on disk before the layer's record is written.
+    pub fn put<R, B>(
+        &self,
+        held: &mut Held<'_, B>,
+        new: &NewLayer,
+        reader: R,
+        options: PutOptions<'_>,
+    ) -> Result<(Layer, u64)>
+    where
+        R: Read + Send,
+        B: Before<Layers> + Before<RoLayers>,
+    {
+        if !self.0.driver()?.capabilities().staging {
+            let (mut write, mut inner) = self.write(held)?;
+            options.check(&write, new, &mut inner)?;
+            return write.put_in_place(new, reader, &options);
+        }
+        // 1. Everything that can be refused is refused before the stream is read.
+        let (new, request) = {
+            let (read, mut inner) = self.read(held)?;
+            options.check(&read, new, &mut inner)?;
+            let prepared = read.prepare(new)?;
+            let id = Some(prepared.id.to_string());
+            (NewLayer { id, ..new.clone() }, prepared.request)
+        };
+        // 2. A private place that is found after a crash, and the content in it.
+        let mut intent = Intent::begin(&self.0)?;
+        intent.note(&request.id)?;
+        let tar_split = TarSplit::create(&mut intent)?;
+        let stage = Stage::begin(self.0.driver()?, &request)?;
+        let imported =
+            options.import(reader, &stage.staged.target, &request.id_maps, &tar_split)?;
+        // 3. The content is durable before anything refers to it.
+        tar_split.sync(self.0.durability)?;
+        stage.sync(self.0.durability)?;
+        // 4. The checks again, then the layer appears.
+        let (mut write, mut inner) = self.write(held)?;
+        options.check(&write, &new, &mut inner)?;
+        let mut prepared = write.prepare(&new)?;
+        fill(&mut prepared.record, &imported, &new);
+        stage.adopt(&prepared)?;
+        let layer = write.publish(prepared, tar_split)?;
+        drop(write);
+        close(intent);
+        Ok((layer, imported.diff_size))
+    }
+}
+
+impl LayersWrite<'_> {
+    fn put_in_place<R: Read + Send>(
+        &mut self,
+        new: &NewLayer,
+        reader: R,
+        options: &PutOptions<'_>,
+    ) -> Result<(Layer, u64)> {
+        let mut prepared = self.prepare(new)?;
+        let shared = Arc::clone(&self.shared);
+        let mut intent = Intent::begin(&shared)?;
+        intent.note(&prepared.id)?;
+        intent.take_files(&shared, &prepared.id)?;
+        let tar_split = TarSplit::create(&mut intent)?;
+        shared.create_content(&prepared)?;
+        let filled = shared.fill_in_place(&prepared, reader, options, &tar_split);
+        let imported = filled.inspect_err(|_| {
+            shared.discard_unrecorded(&prepared.id);
+        })?;
+        fill(&mut prepared.record, &imported, new);
+        let layer = self.publish(prepared, tar_split)?;
+        close(intent);
+        Ok((layer, imported.diff_size))
+    }
+
+    /// Puts the tar-split record in place and records the layer.
+    fn publish(&mut self, prepared: Prepared, tar_split: TarSplit) -> Result<Layer> {
+        let target = Shared::tar_split(&self.shared.dir, &prepared.id);
+        if let Err(error) = tar_split.publish(&target, self.shared.durability) {
+            self.shared.discard_unrecorded(&prepared.id);
+            return Err(error);
+        }
+        self.record(prepared)
+    }
+}
+
+impl Shared {
+    fn fill_in_place<R: Read + Send>(
+        &self,
+        prepared: &Prepared,
+        reader: R,
+        options: &PutOptions<'_>,
+        tar_split: &TarSplit,
+    ) -> Result<Imported> {
+        let (driver, id) = (self.driver()?, &prepared.id);
+        let target = driver.unpack_target(id)?;
+        let imported = options.import(reader, &target, &prepared.request.id_maps, tar_split)?;
+        tar_split.sync(self.durability)?;
+        if self.durability == Durability::Full && driver.capabilities().sync {
+            driver.sync(id)?;
+        }
+        Ok(imported)
+    }
+}
+
+/// Notes in a record what its stream was.
+pub(super) fn fill(record: &mut Layer, imported: &Imported, new: &NewLayer) {
+    let given = new
+        .original_digest
+        .as_ref()
+        .filter(|digest| digest.algorithm() == "sha256");
+    let size =
+        |bytes: u64| Some(i64::try_from(bytes).unwrap_or(i64::MAX)).filter(|size| *size != 0);
+    record.compressed_digest = given.or(Some(&imported.compressed_digest)).cloned();
+    record.compressed_size = match (&new.original_digest, new.original_size) {
+        (Some(_), Some(bytes)) => Some(bytes),
+        _ => size(imported.compressed_size),
+    };
+    record.diff_digest = Some(imported.diff_digest.clone());
+    record.diff_size = size(imported.diff_size);
+    record.toc_digest = None;
+    record.compression_number = imported.compression.number();
+    record.uids.clone_from(&imported.uids);
+    record.gids.clone_from(&imported.gids);
+}
+
+/// A tar-split record that is being written in a private place.
+#[derive(Debug)]
+pub(super) struct TarSplit {
+    pub(super) file: File,
+    path: PathBuf,
+}
+
+impl TarSplit {
+    pub(super) fn create(intent: &mut Intent) -> Result<Self> {
+        let path = intent.place.addition();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .at("cannot create", &path)?;
+        Ok(Self { file, path })
+    }
+
+    pub(super) fn sync(&self, durability: Durability) -> Result<()> {
+        match durability {
+            Durability::Full => self.file.sync_data().at("cannot synchronise", &self.path),
+            Durability::None => Ok(()),
+        }
+    }
+
+    pub(super) fn publish(self, target: &Path, durability: Durability) -> Result<()> {
+        fs::rename(&self.path, target).at("cannot replace", target)?;
+        match (durability, target.parent()) {
+            (Durability::Full, Some(dir)) => durable::sync_dir(dir),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A driver's private place, given up when it is dropped before it became a layer.
+struct Stage<'a> {
+    driver: &'a DriverHandle,
+    staged: Staged,
+    adopted: bool,
+}
+
+impl<'a> Stage<'a> {
+    fn begin(driver: &'a DriverHandle, request: &CreateRequest) -> Result<Self> {
+        Ok(Self {
+            driver,
+            staged: driver.stage(request)?,
+            adopted: false,
+        })
+    }
+
+    fn sync(&self, durability: Durability) -> Result<()> {
+        if durability == Durability::Full && self.driver.capabilities().sync {
+            return self.driver.sync_staged(&self.staged.token);
+        }
+        Ok(())
+    }
+
+    fn adopt(mut self, prepared: &Prepared) -> Result<()> {
+        self.driver.adopt(&self.staged.token, &prepared.request)?;
+        self.adopted = true;
+        Ok(())
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        if !self.adopted
+            && let Err(error) = self.driver.discard(&self.staged.token)
+        {
+            tracing::warn!(?error, "what was staged stays until the next writer");
+        }
+    }
+}
