@@ -85,6 +85,8 @@ pub enum ErrorKind {
     Permission,
     /// Something else uses it.
     Busy,
+    /// The caller asked to stop.
+    Cancelled,
     /// Any other input or output failure.
     Io,
 }

@@ -1,16 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads a layer's stream once: digests, decompression, tar-split record and files.
+//!
+//! ```text
+//! thread 1   read, digest of the input, decompress -> chunks of 256 KiB
+//! thread 2   digest of the chunks, tar-split record, checksums, files
+//! ```
 
 use std::{
+    collections::BTreeSet,
     fmt,
-    io::{Read, Write},
-    sync::atomic::AtomicBool,
+    io::{self, Read, Write},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use plywood_plugin_sdk::{IdMaps, UnpackTarget};
 
-use super::Compression;
-use crate::{Digest, Error, ErrorKind, Result};
+use super::{
+    Compression,
+    error::ArchiveError,
+    names,
+    pipeline::{self, ChunkSource, Digests, Pumped},
+    reader::{Entry, Piece, TarReader},
+    unpack::{Content, Unpacker},
+};
+use crate::{
+    Digest, Error, ErrorKind, Result,
+    tar_split::{
+        entry::Checksum,
+        writer::{MAX_TRAILING_SEGMENT, RecordWriter},
+    },
+};
 
 /// Where and how a stream is unpacked.
 #[derive(Clone, Copy)]
@@ -36,6 +55,24 @@ impl<'a> ImportOptions<'a> {
             limit: None,
             progress: None,
             cancel: None,
+        }
+    }
+
+    /// Fails once the caller wants the work to stop.
+    pub(super) fn check_cancelled(&self) -> Result<()> {
+        match self.cancel {
+            Some(flag) if flag.load(Ordering::Relaxed) => {
+                Err(Error::new(ErrorKind::Cancelled, "cancelled"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails when `size` uncompressed bytes are too many.
+    pub(super) fn check_limit(&self, size: u64) -> Result<()> {
+        match self.limit {
+            Some(limit) if size > limit => Err(ArchiveError::TooLarge { limit }.into()),
+            _ => Ok(()),
         }
     }
 }
@@ -78,29 +115,180 @@ pub struct Imported {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArchive`] for a stream that is not acceptable, with the entry as subject;
-/// input and output failures with their path. What was unpacked so far stays.
+/// [`ErrorKind::Cancelled`]; input and output failures with their path. What was unpacked so far
+/// stays.
 pub fn import<R, W>(reader: R, options: &ImportOptions<'_>, tar_split: W) -> Result<Imported>
 where
     R: Read + Send,
     W: Write + Send,
 {
-    drop((reader, tar_split));
-    let _limit = options.limit;
-    Err(Error::new(
-        ErrorKind::NotSupported,
-        "import is not ready yet",
-    ))
+    let record = RecordWriter::new(tar_split);
+    let (pumped, unpacked) = pipeline::run(reader, options, Digests::Compute, |source| {
+        Work::new(options, Some(record)).run(source)
+    })?;
+    let Pumped {
+        compression,
+        compressed_size,
+        diff_size,
+        compressed_digest,
+        diff_digest,
+    } = pumped;
+    let compressed_digest = compressed_digest.expect("digests were asked for");
+    Ok(Imported {
+        diff_digest: diff_digest.unwrap_or_else(|| compressed_digest.clone()),
+        compressed_digest,
+        compressed_size,
+        diff_size,
+        compression,
+        uids: unpacked.uids.into_iter().collect(),
+        gids: unpacked.gids.into_iter().collect(),
+    })
 }
 
 /// Unpacks `reader` without digests and record; returns the number of uncompressed bytes.
 ///
 /// # Errors
-/// Those of [`import`].
+/// Those of [`import`], except that names may be used twice: the later entry counts.
 pub fn unpack_plain<R: Read + Send>(reader: R, options: &ImportOptions<'_>) -> Result<u64> {
-    drop(reader);
-    let _limit = options.limit;
-    Err(Error::new(
-        ErrorKind::NotSupported,
-        "unpacking is not ready yet",
-    ))
+    let (pumped, _) = pipeline::run(reader, options, Digests::Skip, |source| {
+        Work::<io::Sink>::new(options, None).run(source)
+    })?;
+    Ok(pumped.diff_size)
+}
+
+#[derive(Default)]
+struct Owners {
+    uids: BTreeSet<u32>,
+    gids: BTreeSet<u32>,
+}
+
+impl Owners {
+    /// Whiteouts do not count; ids beyond 32 bits are refused where they are used.
+    fn add(&mut self, entry: &Entry) {
+        if names::base(&entry.name).starts_with(b".wh.") {
+            return;
+        }
+        self.uids.extend(u32::try_from(entry.uid));
+        self.gids.extend(u32::try_from(entry.gid));
+    }
+}
+
+/// What the second thread does.
+struct Work<'a, W: Write> {
+    options: &'a ImportOptions<'a>,
+    record: Option<RecordWriter<W>>,
+    owners: Owners,
+    /// Bytes of holes, which are not in the stream.
+    holes: u64,
+}
+
+impl<'a, W: Write> Work<'a, W> {
+    fn new(options: &'a ImportOptions<'a>, record: Option<RecordWriter<W>>) -> Self {
+        Self {
+            options,
+            record,
+            owners: Owners::default(),
+            holes: 0,
+        }
+    }
+
+    fn run(mut self, source: &mut ChunkSource) -> Result<Owners> {
+        let mut unpacker = Unpacker::new(self.options.target, self.options.id_maps)?;
+        let mut tar = TarReader::new(source);
+        while let Some(entry) = tar.next()? {
+            self.options.check_cancelled()?;
+            self.segment(&mut tar)?;
+            self.owners.add(&entry);
+            let mut body = Body {
+                tar: &mut tar,
+                options: self.options,
+                holes: &mut self.holes,
+                checksum: self.record.is_some().then(Checksum::default),
+            };
+            unpacker.entry(&entry, &mut body)?;
+            while body.next()?.is_some() {}
+            let checksum = body.checksum.map_or(0, |mut checksum| checksum.take());
+            if let Some(record) = &mut self.record {
+                record.file(&entry.name, entry.size, checksum)?;
+            }
+        }
+        self.segment(&mut tar)?;
+        unpacker.finish()?;
+        self.trailing(&mut tar)?;
+        if let Some(record) = self.record {
+            drop(record.finish()?);
+        }
+        Ok(self.owners)
+    }
+
+    fn segment(&mut self, tar: &mut TarReader<&mut ChunkSource>) -> Result<()> {
+        if let Some(record) = &mut self.record {
+            record.segment(tar.raw())?;
+        }
+        tar.clear_raw();
+        Ok(())
+    }
+
+    /// Blocking and whatever else follows the end mark, in segments of bounded size.
+    fn trailing(&mut self, tar: &mut TarReader<&mut ChunkSource>) -> Result<()> {
+        let mut segment = Vec::new();
+        while let Some(bytes) = tar.trailing(MAX_TRAILING_SEGMENT - segment.len())? {
+            let Some(record) = &mut self.record else {
+                continue;
+            };
+            segment.extend_from_slice(bytes);
+            if segment.len() == MAX_TRAILING_SEGMENT {
+                record.segment(&segment)?;
+                segment.clear();
+            }
+        }
+        match &mut self.record {
+            Some(record) => record.segment(&segment),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The content of one entry, with its checksum.
+struct Body<'b, 's> {
+    tar: &'b mut TarReader<&'s mut ChunkSource>,
+    options: &'b ImportOptions<'b>,
+    holes: &'b mut u64,
+    checksum: Option<Checksum>,
+}
+
+impl Content for Body<'_, '_> {
+    fn next(&mut self) -> Result<Option<Piece<'_>>> {
+        let position = self.tar.position();
+        let Some(piece) = self.tar.piece()? else {
+            return Ok(None);
+        };
+        match piece {
+            Piece::Data(bytes) => {
+                if let Some(checksum) = &mut self.checksum {
+                    checksum.update(bytes);
+                }
+            }
+            Piece::Hole(length) => {
+                *self.holes = self.holes.saturating_add(length);
+                self.options
+                    .check_limit(self.holes.saturating_add(position))?;
+                if let Some(checksum) = &mut self.checksum {
+                    add_zeros(checksum, length, self.options)?;
+                }
+            }
+        }
+        Ok(Some(piece))
+    }
+}
+
+fn add_zeros(checksum: &mut Checksum, mut count: u64, options: &ImportOptions<'_>) -> Result<()> {
+    const ZEROS: &[u8] = &[0; 64 << 10];
+    while count > 0 {
+        options.check_cancelled()?;
+        let step = usize::try_from(count).map_or(ZEROS.len(), |count| count.min(ZEROS.len()));
+        checksum.update(&ZEROS[..step]);
+        count -= step as u64;
+    }
+    Ok(())
 }

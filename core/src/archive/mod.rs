@@ -4,11 +4,17 @@
 //! Everything here works on untrusted input: no entry reaches a file outside the target directory,
 //! every refusal names the entry, and memory does not grow with the size of the stream.
 
-pub mod encode;
+pub mod codec;
+pub mod detect;
+pub mod error;
+pub mod header;
 pub mod import;
-pub mod pack;
-pub(crate) mod quote;
-pub mod walk;
+pub(crate) mod names;
+pub mod pax;
+mod pipeline;
+pub(crate) mod reader;
+mod sparse;
+pub(crate) mod unpack;
 
 /// How a layer's stream is compressed; the numbers are those of `compression` in `layers.json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

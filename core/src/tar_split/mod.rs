@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tar-split record: what is needed, beside a layer's files, to rebuild its tar stream.
+//! The record from which a layer's original tar is rebuilt byte for byte.
+//!
+//! It is a gzip file of JSON lines: segments hold headers and padding, file lines name content
+//! that is read from the layer.
 
-pub mod assemble;
-mod files;
-mod parse;
+pub mod entry;
+pub mod writer;
