@@ -133,10 +133,9 @@ where
         compressed_digest,
         diff_digest,
     } = pumped;
-    let compressed_digest = compressed_digest.expect("digests were asked for");
     Ok(Imported {
-        diff_digest: diff_digest.unwrap_or_else(|| compressed_digest.clone()),
         compressed_digest,
+        diff_digest,
         compressed_size,
         diff_size,
         compression,
