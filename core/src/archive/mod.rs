@@ -4,17 +4,16 @@
 //! Everything here works on untrusted input: no entry reaches a file outside the target directory,
 //! every refusal names the entry, and memory does not grow with the size of the stream.
 
-pub mod codec;
-pub mod detect;
-pub mod error;
-pub mod header;
+mod compare;
+pub mod encode;
+mod gotar;
 pub mod import;
-pub(crate) mod names;
-pub mod pax;
-mod pipeline;
-pub(crate) mod reader;
-mod sparse;
-pub(crate) mod unpack;
+mod lowers;
+pub mod pack;
+pub(crate) mod quote;
+pub(crate) mod stream;
+mod tree;
+pub mod walk;
 
 /// How a layer's stream is compressed; the numbers are those of `compression` in `layers.json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@
 //! in order. Every queue is bounded, so memory does not grow with the layer.
 
 use std::{
-    io::{self, BufReader, Read, Write},
+    io::{BufReader, Read, Write},
     path::PathBuf,
     thread,
 };
@@ -19,7 +19,7 @@ use super::{
     files::{Content, Roots},
     parse::{Entries, Entry, FileEntry, RecordError},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, archive::stream::output_error};
 
 /// The unit in which the stream moves between threads.
 const CHUNK: usize = 256 << 10;
@@ -122,10 +122,6 @@ fn write_in_order(
     }
     out.flush().map_err(output_error)?;
     Ok(total)
-}
-
-fn output_error(source: io::Error) -> Error {
-    Error::new(ErrorKind::Io, "cannot write the tar stream").caused_by(source)
 }
 
 /// A piece of the stream, and the gaps in it that files fill.
