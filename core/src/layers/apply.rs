@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     Result,
-    durable::Durability,
     locking::order::{Before, Held, Layers, RoLayers},
 };
 
@@ -61,9 +60,7 @@ impl LayersWrite<'_> {
         let target = driver.unpack_target(&id)?;
         let imported = options.import(reader, &target, &maps, &tar_split)?;
         tar_split.sync(shared.durability)?;
-        if shared.durability == Durability::Full && driver.capabilities().sync {
-            driver.sync(&id)?;
-        }
+        shared.sync_layer(driver, &id)?;
         tar_split.publish(&Shared::tar_split(&shared.dir, &id), shared.durability)?;
         if let Some(layer) = self.records().edit(&name) {
             fill(layer, &imported, &NewLayer::default());

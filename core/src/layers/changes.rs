@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a layer changes against another one.
 
-use plywood_plugin_sdk::{DiffView, IdMaps, LayerId, MountRequest};
+use std::io::Write;
+
+use plywood_plugin_sdk::{DiffView, IdMaps, LayerId, MountRequest, NativeChange};
 
 use super::{
+    access::LayersView,
     mounts::UnmountOptions,
     options::{LayerStore, driver_id},
 };
 use crate::{
     Result,
-    archive::walk::{self, Change, DiffMaps},
+    archive::{
+        pack,
+        walk::{self, Change, DiffMaps},
+    },
     locking::order::{Before, Held, Layers, RoLayers},
+    plugin::DriverHandle,
 };
 
 /// Two layers to compare.
@@ -21,6 +28,85 @@ struct Pair {
     parent_maps: IdMaps,
     /// The one is the recorded parent of the other.
     is_own: bool,
+}
+
+/// Two layers whose files can be read.
+pub(super) struct Comparison<'a> {
+    view: &'a DiffView,
+    maps: DiffMaps<'a>,
+    /// What the driver says has changed, when it can tell.
+    native: Option<Vec<NativeChange>>,
+}
+
+impl Pair {
+    fn find(view: &LayersView<'_>, from: Option<&str>, to: &str) -> Result<Self> {
+        let layer = view.find(to)?.layer;
+        let own = layer.parent.as_deref();
+        let parent = from.or(own).map(|parent| view.find(parent)).transpose()?;
+        let parent = parent.map(|found| found.layer);
+        Ok(Self {
+            layer: driver_id(&layer.id)?,
+            layer_maps: layer.id_maps.clone(),
+            parent: parent.map(|parent| driver_id(&parent.id)).transpose()?,
+            parent_maps: parent.map_or_else(IdMaps::default, |parent| parent.id_maps.clone()),
+            is_own: parent.map(|parent| parent.id.as_str()) == own,
+        })
+    }
+
+    fn comparison<'a>(
+        &'a self,
+        driver: &DriverHandle,
+        view: &'a DiffView,
+    ) -> Result<Comparison<'a>> {
+        let of_trees = matches!(
+            view,
+            DiffView::Trees {
+                parent: Some(_),
+                ..
+            }
+        );
+        let native = if driver.capabilities().native_changes && self.is_own && of_trees {
+            Some(driver.native_changes(&self.layer, self.parent.as_ref())?)
+        } else {
+            None
+        };
+        Ok(Comparison {
+            view,
+            maps: DiffMaps {
+                layer: &self.layer_maps,
+                parent: &self.parent_maps,
+            },
+            native,
+        })
+    }
+}
+
+impl Comparison<'_> {
+    pub(super) fn export(&self, out: &mut (dyn Write + Send)) -> Result<u64> {
+        match (&self.native, self.view) {
+            (Some(_), DiffView::Trees { tree, .. }) => {
+                pack::export_changes(tree, &changes_of(self)?, self.maps.layer, out)
+            }
+            _ => pack::export(self.view, &self.maps, out),
+        }
+    }
+}
+
+fn changes_of(pair: &Comparison<'_>) -> Result<Vec<Change>> {
+    match (&pair.native, pair.view) {
+        (
+            Some(list),
+            DiffView::Trees {
+                tree,
+                parent: Some(parent),
+            },
+        ) => walk::changes_from_native(tree, parent, list, &pair.maps),
+        _ => walk::changes(pair.view, &pair.maps),
+    }
+}
+
+fn size_of_changes(pair: &Comparison<'_>) -> Result<u64> {
+    walk::diff_size(pair.view, &pair.maps)
 }
 
 impl LayerStore {
@@ -41,7 +127,7 @@ impl LayerStore {
     where
         B: Before<Layers> + Before<RoLayers>,
     {
-        self.with_view(held, from, to, |view, maps| walk::changes(view, maps))
+        self.compare(held, from, to, changes_of)
     }
 
     /// The bytes of what `to` adds or changes against `from` (its parent, when not given).
@@ -52,53 +138,37 @@ impl LayerStore {
     where
         B: Before<Layers> + Before<RoLayers>,
     {
-        self.with_view(held, from, to, |view, maps| walk::diff_size(view, maps))
+        self.compare(held, from, to, size_of_changes)
     }
 
     /// Runs `work` on the two layers, mounted for that time when the driver asks for it.
-    pub(super) fn with_view<B, T>(
+    pub(super) fn compare<B, T>(
         &self,
         held: &mut Held<'_, B>,
         from: Option<&str>,
         to: &str,
-        work: impl FnOnce(&DiffView, &DiffMaps<'_>) -> Result<T>,
+        work: impl FnOnce(&Comparison<'_>) -> Result<T>,
     ) -> Result<T>
     where
         B: Before<Layers> + Before<RoLayers>,
     {
         let (pair, view) = {
             let (read, _inner) = self.read(held)?;
-            let layer = read.find(to)?.layer;
-            let own = layer.parent.as_deref();
-            let parent = match from {
-                Some(from) => Some(read.find(from)?.layer),
-                None => own
-                    .map(|own| read.find(own))
-                    .transpose()?
-                    .map(|found| found.layer),
-            };
-            let pair = Pair {
-                layer: driver_id(&layer.id)?,
-                layer_maps: layer.id_maps.clone(),
-                parent: parent.map(|parent| driver_id(&parent.id)).transpose()?,
-                parent_maps: parent
-                    .map(|parent| parent.id_maps.clone())
-                    .unwrap_or_default(),
-                is_own: parent.map(|parent| parent.id.as_str()) == own,
-            };
-            let driver = self.0.driver()?;
-            let view = driver.diff_view(&pair.layer, pair.parent.as_ref())?;
+            let pair = Pair::find(&read, from, to)?;
+            let view = self
+                .0
+                .driver()?
+                .diff_view(&pair.layer, pair.parent.as_ref())?;
             (pair, view)
         };
-        let maps = DiffMaps {
-            layer: &pair.layer_maps,
-            parent: &pair.parent_maps,
-        };
+        let driver = self.0.driver()?;
         if view != DiffView::Mounted {
-            return work(&view, &maps);
+            return work(&pair.comparison(driver, &view)?);
         }
         let mounted = self.mount_pair(held, &pair)?;
-        let outcome = work(&mounted, &maps);
+        let outcome = pair
+            .comparison(driver, &mounted)
+            .and_then(|comparison| work(&comparison));
         let released = self.unmount_pair(held, &pair);
         outcome.and_then(|done| released.map(|()| done))
     }

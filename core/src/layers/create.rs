@@ -15,8 +15,7 @@ use super::{
     state::STABLE,
 };
 use crate::{
-    Error, ErrorKind, Result, big_data,
-    durable::{self, Durability},
+    Error, ErrorKind, Result, big_data, durable,
     records::{Timestamp, check_new_id, names, new_id},
 };
 
@@ -51,8 +50,10 @@ impl LayersWrite<'_> {
         let mut intent = Intent::begin(&shared)?;
         intent.note(&prepared.id)?;
         intent.take_files(&shared, &prepared.id)?;
+        step!("create.noted");
         // 3. The content.
         shared.create_content(&prepared)?;
+        step!("create.content");
         // 4. The record.
         let layer = self.record(prepared)?;
         // 5. The note is no longer needed.
@@ -64,12 +65,16 @@ impl LayersWrite<'_> {
     pub(super) fn record(&mut self, prepared: Prepared) -> Result<Layer> {
         let Prepared { id, record, .. } = &prepared;
         let done = self.shared.write_files(&prepared).and_then(|()| {
+            step!("record.files");
             let added = self.records().insert(record.clone(), STABLE);
             debug_assert_eq!(added, Ok(()), "checked while the lock was held");
             self.save()
         });
         match done {
-            Ok(()) => Ok(prepared.record),
+            Ok(()) => {
+                step!("record.saved");
+                Ok(prepared.record)
+            }
             Err(error) => {
                 // A save may fail after the records were replaced (when the directory cannot be
                 // synchronised). What is recorded keeps its content.
@@ -218,11 +223,12 @@ impl Shared {
                 request.id
             ))
         })?;
-        if self.durability == Durability::Full && driver.capabilities().sync {
-            if let Err(error) = driver.sync(&request.id) {
-                self.discard_unrecorded(&request.id);
-                return Err(error);
-            }
+        // An empty layer has no content that could be lost; a copy has.
+        if request.template.is_some()
+            && let Err(error) = self.sync_layer(driver, &request.id)
+        {
+            self.discard_unrecorded(&request.id);
+            return Err(error);
         }
         Ok(())
     }

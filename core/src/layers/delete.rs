@@ -69,6 +69,7 @@ impl Reaper {
                 self.failures.push(error);
             }
         }
+        step!("delete.reaped");
         for intent in self.intents.drain(..) {
             if let Err(error) = intent.close() {
                 self.failures.push(error);
@@ -143,6 +144,7 @@ impl LayersWrite<'_> {
         for id in &usable {
             intent.note(id)?;
         }
+        step!("delete.noted");
         // 3. The records. After a failed save they may be gone nevertheless.
         for id in ids {
             self.records().remove(id);
@@ -154,8 +156,11 @@ impl LayersWrite<'_> {
             }
             tracing::warn!(?error, "layers are removed, but perhaps not for good");
         }
+        step!("delete.recorded");
         // 4. The content, out of the way.
-        Ok(shared.move_away(&usable, intent))
+        let reaper = shared.move_away(&usable, intent);
+        step!("delete.moved");
+        Ok(reaper)
     }
 }
 
@@ -170,6 +175,7 @@ impl Shared {
                 Ok(None) => {}
                 Err(error) => reaper.failures.push(error),
             }
+            step!("delete.trashed");
             if let Err(error) = intent.take_files(self, id) {
                 reaper.failures.push(error);
             }

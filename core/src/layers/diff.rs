@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    archive::{Compression, encode, pack},
+    archive::{Compression, encode},
     locking::order::{Before, Held, Layers, RoLayers},
     tar_split::assemble::assemble,
 };
@@ -61,15 +61,16 @@ impl LayerStore {
             let layer = read.find(to)?;
             let from = from.map(|from| read.lookup(from)).transpose()?;
             let is_own = from.is_none() || from == layer.layer.parent;
-            let original = match is_own {
-                true => self.0.original(layer)?,
-                false => None,
+            let original = if is_own {
+                self.0.original(layer)?
+            } else {
+                None
             };
             (original, compression_of(layer, options)?)
         };
         encode::encoded(compression, out, |out| match original {
             Some(Original { record, roots }) => assemble(record, &roots, out),
-            None => self.with_view(held, from, to, |view, maps| pack::export(view, maps, out)),
+            None => self.compare(held, from, to, |comparison| comparison.export(out)),
         })
     }
 }

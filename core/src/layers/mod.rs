@@ -19,6 +19,15 @@
 //! none marked incomplete is visible while the lock is free. What a crash leaves beside the records
 //! is named in `tmp/` and removed by the next writer.
 
+/// Marks a point between two durable steps of an operation.
+///
+/// The tests stop the process there, by listening to this target.
+macro_rules! step {
+    ($name:literal) => {
+        tracing::trace!(target: "plywood::step", step = $name)
+    };
+}
+
 mod access;
 mod apply;
 mod changes;

@@ -170,22 +170,19 @@ impl MountsWrite<'_> {
                 format!("a mount point must be UTF-8 text: `{}`", path.display()),
             )
         })?;
-        match self.table.0.edit(id) {
-            Some(mount) => {
-                path.clone_into(&mut mount.path);
-                mount.count = count;
-            }
-            None => {
-                let mount = MountRecord {
-                    id: id.to_owned(),
-                    path: path.to_owned(),
-                    count,
-                    ..MountRecord::default()
-                };
-                let added = self.table.0.insert(mount, 0);
-                debug_assert_eq!(added, Ok(()), "the id was not there");
-            }
+        if let Some(mount) = self.table.0.edit(id) {
+            path.clone_into(&mut mount.path);
+            mount.count = count;
+            return Ok(());
         }
+        let mount = MountRecord {
+            id: id.to_owned(),
+            path: path.to_owned(),
+            count,
+            ..MountRecord::default()
+        };
+        let added = self.table.0.insert(mount, 0);
+        debug_assert_eq!(added, Ok(()), "the id was not there");
         Ok(())
     }
 }

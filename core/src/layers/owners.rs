@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who owns the directories above a mounted layer.
 
-use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
 
 use plywood_plugin_sdk::to_container;
 
@@ -24,9 +24,8 @@ impl LayersView<'_> {
         let not_mounted =
             || Error::new(ErrorKind::LayerNotMounted, "layer is not mounted").subject(&*layer.id);
         let mount_point = layer.mount_point.as_deref().ok_or_else(not_mounted)?;
-        match fs::symlink_metadata(mount_point) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_mounted()),
-            other => drop(other.at("cannot inspect", mount_point)?),
+        if !fs::exists(mount_point).at("cannot inspect", mount_point)? {
+            return Err(not_mounted());
         }
         if maps.root().is_none() {
             return Err(Error::new(

@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use plywood_plugin_sdk::{CreateRequest, IdMaps, Staged, UnpackTarget};
+use plywood_plugin_sdk::{CreateRequest, IdMaps, LayerId, Staged, UnpackTarget};
 
 use super::{
     access::{LayersView, LayersWrite},
@@ -137,18 +137,24 @@ impl LayerStore {
         let mut intent = Intent::begin(&self.0)?;
         intent.note(&request.id)?;
         let tar_split = TarSplit::create(&mut intent)?;
+        step!("put.noted");
         let stage = Stage::begin(self.0.driver()?, &request)?;
+        step!("put.staged");
         let imported =
             options.import(reader, &stage.staged.target, &request.id_maps, &tar_split)?;
+        step!("put.imported");
         // 3. The content is durable before anything refers to it.
         tar_split.sync(self.0.durability)?;
         stage.sync(self.0.durability)?;
+        step!("put.synced");
         // 4. The checks again, then the layer appears.
         let (mut write, mut inner) = self.write(held)?;
         options.check(&write, &new, &mut inner)?;
         let mut prepared = write.prepare(&new)?;
         fill(&mut prepared.record, &imported, &new);
+        intent.take_files(&self.0, &prepared.id)?;
         stage.adopt(&prepared)?;
+        step!("put.adopted");
         let layer = write.publish(prepared, tar_split)?;
         drop(write);
         close(intent);
@@ -169,7 +175,9 @@ impl LayersWrite<'_> {
         intent.note(&prepared.id)?;
         intent.take_files(&shared, &prepared.id)?;
         let tar_split = TarSplit::create(&mut intent)?;
+        step!("put.noted");
         shared.create_content(&prepared)?;
+        step!("put.created");
         let filled = shared.fill_in_place(&prepared, reader, options, &tar_split);
         let imported = filled.inspect_err(|_| {
             shared.discard_unrecorded(&prepared.id);
@@ -187,11 +195,21 @@ impl LayersWrite<'_> {
             self.shared.discard_unrecorded(&prepared.id);
             return Err(error);
         }
+        step!("put.tar_split");
         self.record(prepared)
     }
 }
 
 impl Shared {
+    /// Makes a layer's content durable, also when its driver does not offer that.
+    pub(super) fn sync_layer(&self, driver: &DriverHandle, id: &LayerId) -> Result<()> {
+        match self.durability {
+            Durability::None => Ok(()),
+            Durability::Full if driver.capabilities().sync => driver.sync(id),
+            Durability::Full => sync_filesystem(&driver.unpack_target(id)?.directory),
+        }
+    }
+
     fn fill_in_place<R: Read + Send>(
         &self,
         prepared: &Prepared,
@@ -203,11 +221,16 @@ impl Shared {
         let target = driver.unpack_target(id)?;
         let imported = options.import(reader, &target, &prepared.request.id_maps, tar_split)?;
         tar_split.sync(self.durability)?;
-        if self.durability == Durability::Full && driver.capabilities().sync {
-            driver.sync(id)?;
-        }
+        step!("put.imported");
+        self.sync_layer(driver, id)?;
+        step!("put.synced");
         Ok(imported)
     }
+}
+
+fn sync_filesystem(directory: &Path) -> Result<()> {
+    let opened = File::open(directory).at("cannot open", directory)?;
+    rustix::fs::syncfs(&opened).at("cannot synchronise the file system of", directory)
 }
 
 /// Notes in a record what its stream was.
@@ -284,10 +307,13 @@ impl<'a> Stage<'a> {
     }
 
     fn sync(&self, durability: Durability) -> Result<()> {
-        if durability == Durability::Full && self.driver.capabilities().sync {
-            return self.driver.sync_staged(&self.staged.token);
+        match durability {
+            Durability::None => Ok(()),
+            Durability::Full if self.driver.capabilities().sync => {
+                self.driver.sync_staged(&self.staged.token)
+            }
+            Durability::Full => sync_filesystem(&self.staged.target.directory),
         }
-        Ok(())
     }
 
     fn adopt(mut self, prepared: &Prepared) -> Result<()> {

@@ -109,6 +109,10 @@ impl<L: Level> StoreLock<L> {
     ///
     /// # Errors
     /// As [`StoreLock::read`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a proof that is passed by value cannot be used again"
+    )]
     pub fn read_with<'held, B: Before<L>>(
         &self,
         held: Held<'held, B>,
