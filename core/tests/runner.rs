@@ -1,2 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! x
+//! The library's properties, one module each.
+
+mod layers_records;
+mod layers_support;

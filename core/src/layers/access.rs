@@ -246,7 +246,10 @@ impl LayersWrite<'_> {
                 Ok(())
             }
             Err(error) => {
-                self.reload()?;
+                // When that fails too, the records stay stale until they can be read.
+                if let Err(second) = self.reload() {
+                    tracing::warn!(?second, "the records cannot be read after a failed save");
+                }
                 Err(error)
             }
         }

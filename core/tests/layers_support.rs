@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A layer store of its own for each test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use plywood::{
+    Result,
+    layers::{Layer, LayerStore, LayerStoreOptions, LayersRead, LayersWrite, NewLayer},
+    locking::order::Held,
+    plugin::DriverHandle,
+    sdk::{Host, LogLevel, OpenRequest, Plugin},
+};
+use plywood_driver_overlay::Overlay;
+use plywood_driver_vfs::Vfs;
+use tempfile::TempDir;
+
+/// A host that drops what drivers log.
+pub(crate) struct Silent;
+
+impl Host for Silent {
+    fn log(&self, _: LogLevel, _: &str, _: &str) {}
+}
+
+/// The drivers that layers are tried with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Vfs,
+    Overlay,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 2] = [Self::Vfs, Self::Overlay];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Vfs => Vfs::NAME,
+            Self::Overlay => Overlay::NAME,
+        }
+    }
+
+    pub(crate) fn open(self, root: &Path) -> DriverHandle {
+        let home = root.join("graph").join(self.name());
+        let run = root.join("run").join(self.name());
+        let request = OpenRequest::new(home, run, Arc::new(Silent));
+        let driver = match self {
+            Self::Vfs => Vfs::open(request),
+            Self::Overlay => Overlay::open(request),
+        };
+        DriverHandle::from_driver(self.name(), driver.unwrap())
+    }
+}
+
+/// A store in a temporary directory.
+pub(crate) struct Store {
+    pub(crate) root: TempDir,
+    pub(crate) kind: Kind,
+    pub(crate) layers: LayerStore,
+}
+
+impl Store {
+    pub(crate) fn new(kind: Kind) -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("plw-layers-")
+            .tempdir()
+            .unwrap();
+        let layers = open(root.path(), kind);
+        Self { root, kind, layers }
+    }
+
+    /// As another process would see it.
+    pub(crate) fn other(&self) -> LayerStore {
+        open(self.root.path(), self.kind)
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.layers.dir().to_owned()
+    }
+
+    pub(crate) fn json(&self) -> String {
+        fs::read_to_string(self.dir().join("layers.json")).unwrap_or_default()
+    }
+
+    pub(crate) fn driver_dir(&self, id: &str) -> PathBuf {
+        let home = self.root.path().join("graph").join(self.kind.name());
+        match self.kind {
+            Kind::Vfs => home.join("dir").join(id),
+            Kind::Overlay => home.join(id),
+        }
+    }
+
+    pub(crate) fn create(&self, new: &NewLayer) -> Result<Layer> {
+        write(&self.layers, |write| write.create(new))
+    }
+
+    pub(crate) fn delete(&self, ids: &[&str]) -> Result<()> {
+        write(&self.layers, |write| write.delete(ids))?.run()
+    }
+}
+
+pub(crate) fn options(root: &Path, kind: Kind) -> LayerStoreOptions {
+    let name = format!("{}-layers", kind.name());
+    LayerStoreOptions::new(root.join("graph").join(&name), root.join("run").join(&name))
+}
+
+pub(crate) fn open(root: &Path, kind: Kind) -> LayerStore {
+    let mut options = options(root, kind);
+    options.driver = Some(kind.open(root));
+    LayerStore::open(options).unwrap()
+}
+
+pub(crate) fn read<T>(store: &LayerStore, look: impl FnOnce(&LayersRead<'_>) -> T) -> T {
+    let mut held = Held::nothing();
+    let (read, _) = store.read(&mut held).unwrap();
+    look(&read)
+}
+
+pub(crate) fn write<T>(store: &LayerStore, change: impl FnOnce(&mut LayersWrite<'_>) -> T) -> T {
+    let mut held = Held::nothing();
+    let (mut write, _) = store.write(&mut held).unwrap();
+    change(&mut write)
+}
+
+/// A layer with that id and nothing else.
+pub(crate) fn new(id: &str) -> NewLayer {
+    NewLayer {
+        id: Some(id.to_owned()),
+        ..NewLayer::default()
+    }
+}
+
+/// A layer with that id on that parent.
+pub(crate) fn child(id: &str, parent: &str) -> NewLayer {
+    NewLayer {
+        parent: Some(parent.to_owned()),
+        ..new(id)
+    }
+}
+
+/// An id of 64 equal digits.
+pub(crate) fn id(digit: char) -> String {
+    String::from(digit).repeat(64)
+}
+
+/// The names of what is in a directory, sorted; none when it is missing.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+/// A tar stream with one directory and some files.
+pub(crate) fn tar(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, text) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(7);
+        header.set_gid(8);
+        header.set_mtime(1_000_000_000);
+        header.set_entry_type(tar::EntryType::Regular);
+        builder
+            .append_data(&mut header, path, text.as_bytes())
+            .unwrap();
+    }
+    builder.into_inner().unwrap()
+}
