@@ -64,19 +64,20 @@ fn noun_about(noun: &str) -> &'static str {
     }
 }
 
-fn one(spec: &Spec, name: &'static str) -> Command {
-    Command::new(name)
+fn one(spec: &'static Spec, name: &'static str) -> Command {
+    let command = Command::new(name)
         .about(spec.about)
         .visible_aliases(spec.names[1..].iter().copied())
         .override_usage(format!("plywood {} {}", spec.names[0], spec.arguments))
-        .args(flags(spec.flags))
-        .arg(
-            Arg::new("arguments")
-                .action(ArgAction::Append)
-                .num_args(spec.min..=spec.max.unwrap_or(usize::from(u16::MAX)))
-                .hide(true)
-                .hide_short_help(spec.max == Some(0)),
-        )
+        .args(flags(spec.flags));
+    if spec.max == Some(0) {
+        return command;
+    }
+    // The usage line has the arguments' names.
+    let arguments = Arg::new("arguments")
+        .action(ArgAction::Append)
+        .num_args(1..);
+    command.arg(arguments.hide(true))
 }
 
 fn flags(flags: &'static [Flag]) -> impl Iterator<Item = Arg> {

@@ -36,13 +36,14 @@ pub(crate) fn start(voice: Voice, globals: &Values, values: &Values) -> Result<(
         None => LevelFilter::WARN,
     };
     let ansi = std::io::stderr().is_terminal() && !no_color();
-    // A second start is impossible: a process runs one command.
-    let _ = tracing_subscriber::fmt()
+    let started = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(ansi)
         .with_target(level >= LevelFilter::DEBUG)
         .without_time()
         .try_init();
+    // It fails only when logging was started before, and a process runs one command.
+    drop(started);
     Ok(())
 }

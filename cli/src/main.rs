@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => BROKEN_PIPE,
         Err(error) => {
             // What was answered before the failure comes first.
-            let _ = out.flush();
+            drop(out.flush());
             report(call.voice, &error);
             1
         }
@@ -76,6 +76,10 @@ fn main() -> ExitCode {
         };
     }
     ExitCode::from(signals::exit_code().unwrap_or(code))
+}
+
+fn command_usage(spec: &Spec, name: &str, globals: &Values) -> Usage {
+    usage::command(spec, name, &options::defaults(globals))
 }
 
 /// How the program was called.
@@ -173,7 +177,7 @@ impl Call {
                 return Ok(0);
             }
             Err(stop) => {
-                let usage = self.command_usage(spec, &name, globals);
+                let usage = command_usage(spec, &name, globals);
                 return self.wrong_flags(stop, &name, &usage, out);
             }
         };
@@ -193,7 +197,6 @@ impl Call {
         let mut run = Run {
             voice: self.voice,
             name: &name,
-            spec,
             globals,
             values,
             out,
@@ -212,10 +215,6 @@ impl Call {
                 Err(error) => Err(anyhow::Error::new(error).context("cannot open the store")),
             },
         }
-    }
-
-    fn command_usage(&self, spec: &Spec, name: &str, globals: &Values) -> Usage {
-        usage::command(spec, name, &options::defaults(globals))
     }
 
     /// Wrong flags before the command.
@@ -302,7 +301,7 @@ impl Call {
             refuse(text, &format!("usage: plywood {name} {}", spec.arguments));
         } else {
             out.line(text)?;
-            self.show_usage(&self.command_usage(spec, name, globals), out)?;
+            self.show_usage(&command_usage(spec, name, globals), out)?;
         }
         Ok(1)
     }

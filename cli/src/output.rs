@@ -53,12 +53,12 @@ impl Output {
 
 /// Lines for people on standard error; a failure to write there cannot be reported anywhere.
 pub(crate) fn note(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
 /// Text for people on standard error, as it is.
 pub(crate) fn note_raw(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    drop(io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// `bytes` in double quotes, with the escapes of Go's `%q`.

@@ -10,7 +10,6 @@ use crate::{
     mflag::Values,
     options,
     output::{Output, note},
-    table::Spec,
 };
 
 /// The exit code of a command, or why it failed.
@@ -53,8 +52,6 @@ pub(crate) struct Run<'a> {
     pub(crate) voice: Voice,
     /// The command's name as typed.
     pub(crate) name: &'a str,
-    /// The command.
-    pub(crate) spec: &'static Spec,
     /// Flags before the command.
     pub(crate) globals: &'a Values,
     /// Flags and arguments after it.

@@ -252,7 +252,7 @@ fn stream(
     let options = PackOptions {
         id_maps: from_maps,
         owner,
-        exact: true,
+        nanoseconds: true,
     };
     std::thread::scope(|scope| {
         let packer = scope.spawn(move || pack_tree(from, &options, &mut writer).map(drop));

@@ -82,19 +82,16 @@ pub(crate) fn diff(run: &mut Run<'_>, store: &Store) -> Outcome {
     options.compression = compression;
     let from = reference(run);
     let to = run.arg(0);
-    match run.values.path("--file") {
-        Some(path) => {
-            let mut out = BufWriter::with_capacity(1 << 20, create_file(&path)?);
-            store.diff(from.as_deref(), &to, options, &mut out)?;
-            out.flush()?;
-        }
-        None => {
-            run.out.flush()?;
-            // The lock of standard output cannot cross threads; nothing else writes there now.
-            let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout());
-            store.diff(from.as_deref(), &to, options, &mut out)?;
-            out.flush()?;
-        }
+    if let Some(path) = run.values.path("--file") {
+        let mut out = BufWriter::with_capacity(1 << 20, create_file(&path)?);
+        store.diff(from.as_deref(), &to, options, &mut out)?;
+        out.flush()?;
+    } else {
+        run.out.flush()?;
+        // The lock of standard output cannot cross threads; nothing else writes there now.
+        let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout());
+        store.diff(from.as_deref(), &to, options, &mut out)?;
+        out.flush()?;
     }
     Ok(0)
 }

@@ -97,8 +97,8 @@ pub(crate) fn list(run: &mut Run<'_>, store: &Store) -> Outcome {
     }
     let owners = Owners::of(store)?;
     if run.values.is("--tree") {
-        let nodes = layers.iter().map(|layer| node(layer, &owners)).collect();
-        run.out.text(&tree::render(nodes))?;
+        let nodes: Vec<Node> = layers.iter().map(|layer| node(layer, &owners)).collect();
+        run.out.text(&tree::render(&nodes))?;
         return Ok(0);
     }
     for layer in &layers {

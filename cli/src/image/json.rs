@@ -57,11 +57,6 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    /// The digest, checked.
-    pub(crate) fn digest(&self) -> plywood::Result<Digest> {
-        self.digest.parse()
-    }
-
     /// The name that the annotations give to the image.
     pub(crate) fn name(&self) -> Option<&str> {
         [CONTAINERD_NAME, REF_NAME]
@@ -100,8 +95,6 @@ impl std::fmt::Display for Platform {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Manifest {
     pub(crate) schema_version: u32,
-    #[serde(default)]
-    pub(crate) media_type: Option<String>,
     #[serde(default)]
     pub(crate) config: Option<Descriptor>,
     #[serde(default)]

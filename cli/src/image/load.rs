@@ -333,14 +333,14 @@ fn metadata(plan: &ImagePlan, digest: &Digest) -> String {
     #[derive(serde::Serialize)]
     struct Metadata<'a> {
         #[serde(rename = "signatures-sizes")]
-        sizes: BTreeMap<&'a str, [u64; 0]>,
+        sizes: BTreeMap<&'a str, Vec<u64>>,
     }
     let sizes = plan
         .indexes
         .iter()
         .map(|(index, _)| index.as_str())
         .chain([digest.as_str()])
-        .map(|digest| (digest, []))
+        .map(|digest| (digest, Vec::new()))
         .collect();
     serde_json::to_string(&Metadata { sizes }).unwrap_or_default()
 }

@@ -17,15 +17,18 @@ pub(crate) enum Place {
     Plain(PathBuf),
 }
 
+type Make = fn(PathBuf, Option<String>) -> Place;
+
+const FORMS: [(&str, Make); 3] = [
+    ("oci:", Place::OciDir),
+    ("oci-archive:", Place::OciArchive),
+    ("docker-archive:", Place::DockerArchive),
+];
+
 impl Place {
     /// Reads the user's text.
     pub(crate) fn parse(text: &str) -> Self {
-        let make: [(&str, fn(PathBuf, Option<String>) -> Self); 3] = [
-            ("oci:", Self::OciDir),
-            ("oci-archive:", Self::OciArchive),
-            ("docker-archive:", Self::DockerArchive),
-        ];
-        for (prefix, make) in make {
+        for (prefix, make) in FORMS {
             if let Some(rest) = text.strip_prefix(prefix) {
                 let (path, name) = match rest.split_once(':') {
                     Some((path, name)) if !name.is_empty() => (path, Some(name.to_owned())),

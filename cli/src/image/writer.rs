@@ -174,7 +174,7 @@ fn publish_dir(staged: TempDir, to: &Path) -> io::Result<()> {
     // Over an empty directory this works as well.
     fs::rename(staged.path(), to)?;
     // Its name is gone, so there is nothing to remove any more.
-    let _ = staged.keep();
+    drop(staged.keep());
     sync_dir(parent(to))
 }
 

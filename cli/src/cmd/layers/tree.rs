@@ -16,11 +16,11 @@ pub(super) struct Node {
 /// The forest, roots with fewest children first (what is missing comes before `(base)`).
 ///
 /// Layers on a circle of parents have no root and are left out, as in containers/storage.
-pub(super) fn render(nodes: Vec<Node>) -> String {
+pub(super) fn render(nodes: &[Node]) -> String {
     let ids: HashSet<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
     let mut children: HashMap<&str, Vec<&Node>> = HashMap::new();
     let mut roots: Vec<&str> = Vec::new();
-    for node in &nodes {
+    for node in nodes {
         let parent = node.parent.as_str();
         if !ids.contains(parent) && !children.contains_key(parent) {
             roots.push(parent);
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn branches_and_notes() {
-        let text = render(vec![
+        let text = render(&[
             node("(base)", "1", &["name: n"]),
             node("1", "2", &[]),
             node("1", "3", &["name: m"]),

@@ -137,7 +137,7 @@ fn what_cannot_be_trusted_is_refused() {
     let dir = dir.path();
     let refused = |manifest: Value| {
         put_index(dir, &[manifest]);
-        read(dir, None).err().expect("it was accepted")
+        read(dir, None).expect_err("it was accepted")
     };
     let foreign = json!({
         "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
