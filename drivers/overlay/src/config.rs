@@ -13,10 +13,6 @@ mod values;
 
 /// What the options ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is an option of its own"
-)]
 pub(crate) struct Config {
     /// `mountopt` as it was given: it is part of the names of cached probes.
     pub(crate) mount_options: String,
@@ -57,10 +53,6 @@ impl Default for Config {
 /// A refusal of `option`.
 pub(crate) fn invalid(message: impl Into<String>, option: &str) -> DriverError {
     DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(option)
-}
-
-fn unsupported(message: &str, option: &str) -> DriverError {
-    DriverError::new(DriverErrorCode::NOT_SUPPORTED, message).object(option)
 }
 
 impl Config {
@@ -104,9 +96,9 @@ impl Config {
                 }
             }
             "additionallayerstore" => {
-                for store in value.split(',').filter(|store| !store.is_empty()) {
+                if let Some(store) = value.split(',').find(|store| !store.is_empty()) {
                     check_layer_store(store, option)?;
-                    return Err(unsupported(
+                    return Err(invalid(
                         "overlay: additional layer stores need a layer source, and none is loaded",
                         option,
                     )
@@ -122,7 +114,7 @@ impl Config {
             }
             "use_composefs" => {
                 if boolean(value, option)? {
-                    return Err(unsupported("overlay: composefs is not supported", option)
+                    return Err(invalid("overlay: composefs is not supported", option)
                         .remedy("remove `use_composefs` from the configuration"));
                 }
             }

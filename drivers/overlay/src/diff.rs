@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf};
 
 use plywood_plugin_sdk::{DiffView, IoContext, LayerId, Result, UnpackTarget, WhiteoutForm};
 
-use crate::layout::{Layout, Place};
+use crate::{
+    config::Config,
+    layout::{Layout, Place, corrupt},
+};
 
 /// The directory with the layer's files: `diff`, or where it points to when the layer's content
 /// lives in an additional layer store.
@@ -15,7 +18,7 @@ pub(crate) fn content_dir(place: &Place) -> Result<PathBuf> {
         Ok(target) if target.is_absolute() => Ok(target),
         Ok(target) => {
             let message = format!("linkpath must be absolute (got: \"{}\")", target.display());
-            Err(crate::layout::corrupt(message, &diff))
+            Err(corrupt(message, &diff))
         }
         // Not a link.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
@@ -29,8 +32,7 @@ pub(crate) fn content_dir(place: &Place) -> Result<PathBuf> {
 pub(crate) fn unpack_target(
     directory: PathBuf,
     whiteouts: WhiteoutForm,
-    ignore_chown_errors: bool,
-    force_mask: Option<u32>,
+    config: &Config,
 ) -> Result<UnpackTarget> {
     let mut entries = fs::read_dir(&directory).at("cannot read", &directory)?;
     let fresh = entries.next().is_none();
@@ -39,8 +41,8 @@ pub(crate) fn unpack_target(
     target.apply_root = false;
     target.implied_directory_mode = 0o777;
     target.implied_directory_umask = true;
-    target.ignore_chown_errors = ignore_chown_errors;
-    target.force_mask = force_mask;
+    target.ignore_chown_errors = config.ignore_chown_errors;
+    target.force_mask = config.force_mask;
     target.fresh = fresh;
     Ok(target)
 }
@@ -53,7 +55,7 @@ impl Layout {
             names.map(|name| dir.join(name)).collect::<Vec<_>>()
         };
         let mut contents = further(&place.dir);
-        for lower in self.read_chain(place)?.unwrap_or_default().0 {
+        for lower in place.read_chain()?.unwrap_or_default().0 {
             let below = self.below(&lower)?;
             let home = self.home.clone();
             let place = Place {
@@ -76,7 +78,7 @@ impl Layout {
 
     /// Whether `parent` is what the layer stands on.
     fn is_parent(&self, place: &Place, parent: Option<&LayerId>) -> Result<bool> {
-        let chain = self.read_chain(place)?.unwrap_or_default();
+        let chain = place.read_chain()?.unwrap_or_default();
         match (chain.0.first(), parent) {
             (None, None) => Ok(true),
             (Some(lower), Some(parent)) => Ok(self.below(lower)?.dir == self.get(parent)?.dir),

@@ -4,100 +4,115 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use plywood_plugin_sdk::{
-    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, Host, IoContext,
-    LayerId, LayerKind, LogLevel, MountPlan, MountRequest, OpenRequest, Removed, Result,
-    UnpackTarget, Usage, WhiteoutForm, toolkit,
+    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, Host, IdMaps,
+    IoContext, LayerId, LayerKind, LogLevel, MountPlan, MountRequest, OpenRequest, Removed, Result,
+    Staged, UnpackTarget, Usage, WhiteoutForm,
+    toolkit::{self, temp_dir},
 };
 
 use crate::{
     config::{Config, invalid},
     diff,
-    layout::{Layout, MAX_DEPTH, Place, ROOT_MODE, State, make_dirs, remove_tree},
-    mount::{self, Abilities, Options},
+    layout::{Attributes, MAX_DEPTH, Place, ROOT_MODE, State},
+    link::Chain,
+    merged,
+    mount::{self, Options},
+    open::Opened,
+    program,
+    staging::{PLACES, Places},
+    whiteout,
 };
+
+/// Where log messages say they come from.
+pub(crate) const TARGET: &str = "overlay";
 
 /// An overlay store.
 pub(crate) struct OverlayDriver {
-    config: Config,
-    layout: Layout,
-    run_dir: PathBuf,
+    store: Opened,
+    id_maps: IdMaps,
     rootless: bool,
-    abilities: Abilities,
-    native_diff: bool,
+    places: Places,
     host: Arc<dyn Host>,
+}
+
+/// What a new layer is made of.
+struct Plan {
+    attributes: Attributes,
+    chain: Option<Chain>,
 }
 
 impl OverlayDriver {
     pub(crate) fn open(request: OpenRequest) -> Result<Self> {
-        let config = Config::parse(&request.options, &request.known_drivers)?;
-        if request.image_store.is_some() {
-            return Err(DriverError::new(
-                DriverErrorCode::NOT_SUPPORTED,
-                "overlay: a separate image store is not supported",
-            )
-            .remedy("leave `imagestore` out of [storage]"));
-        }
-        let stores = config.image_stores.iter();
-        let layout = Layout {
-            stores: stores.map(|store| store.join("overlay")).collect(),
-            durable: config.sync,
-            home: request.home,
-        };
-        make_dirs(&layout.home, 0o700)?;
-        make_dirs(&layout.links(), 0o755)?;
-        make_dirs(&request.run_dir, 0o700)?;
         Ok(Self {
-            abilities: Abilities {
-                metacopy: false,
-                volatile: true,
-                userxattr: request.rootless,
-            },
-            native_diff: config.mount_program.is_none(),
-            config,
-            layout,
-            run_dir: request.run_dir,
+            store: Opened::new(&request)?,
+            id_maps: request.id_maps,
             rootless: request.rootless,
+            places: Places::default(),
             host: request.host,
         })
     }
 
+    fn config(&self) -> &Config {
+        &self.store.config
+    }
+
     fn whiteouts(&self) -> WhiteoutForm {
-        match (&self.config.mount_program, self.rootless) {
-            (Some(_), _) => WhiteoutForm::Literal,
-            (None, true) => WhiteoutForm::OverlayUserXattr,
-            (None, false) => WhiteoutForm::Overlay,
-        }
+        whiteout::form(self.config().mount_program.is_some(), self.rootless)
     }
 
     fn own(&self, id: &LayerId) -> Place {
-        let (dir, home) = (self.layout.dir(id), self.layout.home.clone());
         Place {
-            dir,
-            home,
+            dir: self.store.layout.dir(id),
+            home: self.store.layout.home.clone(),
             own: true,
         }
     }
 
     fn log(&self, level: LogLevel, message: &str) {
-        self.host.log(level, "overlay", message);
+        self.host.log(level, TARGET, message);
     }
 
-    /// Refuses limits, which need a project quota.
-    fn check_storage_options(&self, request: &CreateRequest) -> Result<()> {
-        for (key, value) in &request.storage_options {
+    /// Checks a request and finds what its layer is made of.
+    fn plan(&self, request: &CreateRequest) -> Result<Plan> {
+        self.check(request)?;
+        let root = request.id_maps.root().ok_or_else(|| {
+            let message = "the id maps have no entry for the root user";
+            DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message)
+        })?;
+        let layout = &self.store.layout;
+        let parent = request.parent.as_ref();
+        let base_mode = self.config().force_mask.unwrap_or(ROOT_MODE);
+        Ok(Plan {
+            chain: parent.map(|id| layout.chain_on(id)).transpose()?,
+            attributes: layout.attributes(parent, root, base_mode)?,
+        })
+    }
+
+    fn check(&self, request: &CreateRequest) -> Result<()> {
+        if request.template.is_some() {
+            return Err(DriverError::not_supported("template"));
+        }
+        let writable = request.kind == LayerKind::ReadWrite;
+        if writable && self.config().force_mask.is_some() && self.config().mount_program.is_none() {
+            let message = "overlay: force_mask option for writeable layers is only supported with \
+                           a mount_program";
+            return Err(invalid(message, "force_mask")
+                .remedy("set `mount_program` to fuse-overlayfs in storage.conf"));
+        }
+        if let Some((key, value)) = request.storage_options.iter().next() {
             let option = format!("{key}={value}");
             match key.to_ascii_lowercase().as_str() {
-                "size" | "inodes" if request.kind == LayerKind::ReadOnly => {
+                "size" | "inodes" if !writable => {
                     let message =
                         format!("--storage-opt {key} is only supported for ReadWrite Layers");
                     return Err(invalid(message, &option));
                 }
                 "size" | "inodes" => {
-                    return Err(DriverError::new(
-                        DriverErrorCode::NOT_SUPPORTED,
-                        "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
-                    )
-                    .object(option));
+                    let message = "--storage-opt is supported only for overlay over xfs with \
+                                   'pquota' mount option";
+                    return Err(DriverError::new(DriverErrorCode::NOT_SUPPORTED, message)
+                        .object(option)
+                        .remedy("leave the limit out: this version does not enforce limits"));
                 }
                 _ => return Err(invalid(format!("unknown option {key}"), &option)),
             }
@@ -105,13 +120,43 @@ impl OverlayDriver {
         Ok(())
     }
 
-    fn remove_now(&self, place: &Place) -> Result<Removed> {
-        self.layout.unlink(place)?;
-        Ok(if remove_tree(&place.dir)? {
-            Removed::Now
-        } else {
-            Removed::AlreadyGone
-        })
+    /// Refuses an id that is in use, and clears what an interruption left under it.
+    fn make_room(&self, id: &LayerId) -> Result<()> {
+        match self.store.layout.state(id)? {
+            State::Absent => Ok(()),
+            State::Partial => {
+                let message = format!("replacing what an interruption left of layer `{id}`");
+                self.log(LogLevel::Warn, &message);
+                self.remove(id).map(|_| ())
+            }
+            State::Complete => {
+                let message = format!("layer `{id}` exists");
+                Err(DriverError::new(DriverErrorCode::ALREADY_EXISTS, message).object(id.as_str()))
+            }
+        }
+    }
+
+    fn sync_home(&self) -> Result<()> {
+        if !self.config().sync {
+            return Err(DriverError::not_supported("sync"));
+        }
+        let home = &self.store.layout.home;
+        let opened = fs::File::open(home).at("cannot open", home)?;
+        rustix::fs::syncfs(&opened).at("cannot sync", home)
+    }
+
+    fn stack(&self, id: &LayerId, request: &MountRequest) -> Result<(mount::Stack, Options)> {
+        let place = self.store.layout.get(id)?;
+        let options = Options::merge(self.config(), request, self.store.abilities)?;
+        if let Some(warning) = options.warning {
+            self.log(LogLevel::Warn, warning);
+        }
+        let run_dir = &self.store.run_dir;
+        let stack = self
+            .store
+            .layout
+            .stack(id, &place, run_dir, options.read_only)?;
+        Ok((stack, options))
     }
 }
 
@@ -123,85 +168,76 @@ impl Driver for OverlayDriver {
         capabilities.read_only_mounts = true;
         capabilities.mount_options = true;
         capabilities.mount_labels = true;
-        capabilities.volatile_mounts = self.abilities.volatile;
-        capabilities.native_diff = self.native_diff;
+        capabilities.volatile_mounts = self.store.abilities.volatile;
+        capabilities.native_diff = self.store.native_diff;
+        capabilities.staging = true;
+        capabilities.deferred_removal = true;
+        capabilities.sync = self.config().sync;
         capabilities.image_stores = true;
         capabilities
     }
 
     fn status(&self) -> Result<Vec<(String, String)>> {
-        Ok(Vec::new())
+        let by_program = self.config().mount_program.is_some();
+        let metacopy = self.store.abilities.metacopy;
+        let pairs = [
+            ("Backing Filesystem", self.store.backing.name().to_owned()),
+            // Opening fails without it.
+            ("Supports d_type", true.to_string()),
+            ("Native Overlay Diff", self.store.native_diff.to_string()),
+            ("Using metacopy", metacopy.to_string()),
+            ("Supports shifting", by_program.to_string()),
+            (
+                "Supports volatile",
+                self.store.abilities.volatile.to_string(),
+            ),
+        ];
+        Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into())
     }
 
     fn create(&self, request: &CreateRequest) -> Result<()> {
-        self.check_storage_options(request)?;
-        let root = request.id_maps.root().ok_or_else(|| {
-            DriverError::new(
-                DriverErrorCode::INVALID_ARGUMENT,
-                "the id maps have no entry for the root user",
-            )
-        })?;
+        let plan = self.plan(request)?;
+        self.make_room(&request.id)?;
         let place = self.own(&request.id);
-        match self.layout.state(&request.id)? {
-            State::Absent => {}
-            State::Partial => {
-                let message = format!("replacing what is left of layer `{}`", request.id);
-                self.log(LogLevel::Warn, &message);
-                self.remove_now(&place)?;
-            }
-            State::Complete => {
-                let message = format!("layer `{}` exists", request.id);
-                return Err(DriverError::new(DriverErrorCode::ALREADY_EXISTS, message)
-                    .object(request.id.as_str()));
-            }
-        }
-        let base_mode = self.config.force_mask.unwrap_or(ROOT_MODE);
-        let parent = request.parent.as_ref();
-        let chain = parent.map(|id| self.layout.chain_on(id)).transpose()?;
-        let attributes = self.layout.attributes(parent, root, base_mode)?;
-        let built = self
-            .layout
-            .build(&place.dir, &request.id, &attributes, chain.as_ref());
+        let layout = &self.store.layout;
+        let chain = plan.chain.as_ref();
+        let built = layout.build(&place.dir, &request.id, &plan.attributes, chain);
         if built.is_err() {
-            self.remove_now(&place)?;
+            self.remove(&request.id)?;
         }
         built
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
-        self.remove_now(&self.own(id))
+        match self.trash(id)? {
+            Some(token) => self.reap(&token).map(|()| Removed::Now),
+            None => Ok(Removed::AlreadyGone),
+        }
     }
 
     fn exists(&self, id: &LayerId) -> Result<bool> {
-        Ok(self.layout.find(id)?.is_some())
+        Ok(self.store.layout.find(id)?.is_some())
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
-        self.layout.list()
+        self.store.layout.list()
     }
 
     fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
-        let place = self.layout.get(id)?;
-        let chain = self.layout.read_chain(&place)?.unwrap_or_default();
+        let layout = &self.store.layout;
+        let place = layout.get(id)?;
+        let chain = place.read_chain()?.unwrap_or_default();
         let mut lowers = Vec::new();
         for lower in &chain.0 {
-            lowers.push(
-                self.layout
-                    .below(lower)?
-                    .dir
-                    .join("diff")
-                    .display()
-                    .to_string(),
-            );
+            lowers.push(layout.below(lower)?.dir.join("diff").display().to_string());
         }
-        let path = |name: &str| place.dir.join(name).display().to_string();
-        let mut metadata: BTreeMap<_, _> = [
+        let names = [
             ("UpperDir", "diff"),
             ("WorkDir", "work"),
             ("MergedDir", "merged"),
-        ]
-        .map(|(key, name)| (key.to_owned(), path(name)))
-        .into();
+        ];
+        let path = |name: &str| place.dir.join(name).display().to_string();
+        let mut metadata = BTreeMap::from(names.map(|(key, name)| (key.to_owned(), path(name))));
         if !lowers.is_empty() {
             metadata.insert("LowerDir".to_owned(), lowers.join(":"));
         }
@@ -209,67 +245,137 @@ impl Driver for OverlayDriver {
     }
 
     fn usage(&self, id: &LayerId) -> Result<Usage> {
-        toolkit::tree_usage(&diff::content_dir(&self.layout.get(id)?)?)
+        toolkit::tree_usage(&diff::content_dir(&self.store.layout.get(id)?)?)
     }
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
-        let place = self.layout.get(id)?;
-        let options = Options::merge(&self.config, request, self.abilities)?;
-        if let Some(warning) = options.warning {
-            self.log(LogLevel::Warn, warning);
-        }
-        let stack = self
-            .layout
-            .stack(id, &place, &self.run_dir, options.read_only)?;
-        if self.config.mount_program.is_some() {
+        let (stack, options) = self.stack(id, request)?;
+        if self.config().mount_program.is_some() {
             return Ok(MountPlan::ByDriver {
                 target: stack.target,
             });
         }
+        let home = &self.store.layout.home;
         Ok(mount::kernel_plan(
-            &self.layout.home,
+            home,
             stack,
             options,
             request.label.clone(),
         ))
     }
 
+    fn mount(&self, id: &LayerId, request: &MountRequest) -> Result<PathBuf> {
+        let Some(mount_program) = &self.config().mount_program else {
+            return Err(DriverError::not_supported("mounting by itself"));
+        };
+        let (stack, options) = self.stack(id, request)?;
+        let id_maps = if request.id_maps.is_empty() {
+            &self.id_maps
+        } else {
+            &request.id_maps
+        };
+        let home = &self.store.layout.home;
+        let label = request.label.as_deref();
+        let masked = self.config().force_mask.is_some();
+        let data = program::data(home, &stack, &options, label, id_maps, masked)?;
+        program::mount(mount_program, home, &stack.target, &data, &options)?;
+        Ok(stack.target)
+    }
+
+    fn unmount(&self, id: &LayerId) -> Result<()> {
+        if self.config().mount_program.is_none() {
+            return Err(DriverError::not_supported("mounting by itself"));
+        }
+        let layout = &self.store.layout;
+        let place = layout.get(id)?;
+        let run_dir = &self.store.run_dir;
+        program::unmount_target(&merged::path(id, &place, run_dir))?;
+        merged::renew(id, &place, run_dir)
+    }
+
     fn released(&self, id: &LayerId) -> Result<()> {
-        match self.layout.find(id)? {
-            Some(place) => self.layout.renew_target(id, &place, &self.run_dir),
+        match self.store.layout.find(id)? {
+            Some(place) => merged::renew(id, &place, &self.store.run_dir),
             None => Ok(()),
         }
     }
 
     fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
-        let directory = diff::content_dir(&self.layout.get(id)?)?;
-        let Config {
-            ignore_chown_errors,
-            force_mask,
-            ..
-        } = self.config;
-        diff::unpack_target(directory, self.whiteouts(), ignore_chown_errors, force_mask)
+        let directory = diff::content_dir(&self.store.layout.get(id)?)?;
+        diff::unpack_target(directory, self.whiteouts(), self.config())
     }
 
     fn diff_view(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<DiffView> {
-        let place = self.layout.get(id)?;
-        match self.native_diff {
-            true => self.layout.diff_view(&place, parent, self.whiteouts()),
-            false => Ok(DiffView::Mounted),
+        let place = self.store.layout.get(id)?;
+        if !self.store.native_diff {
+            return Ok(DiffView::Mounted);
         }
+        self.store
+            .layout
+            .diff_view(&place, parent, self.whiteouts())
     }
 
     fn content_roots(&self, id: &LayerId) -> Result<Vec<PathBuf>> {
-        self.layout.content_roots(&self.layout.get(id)?)
+        self.store.layout.content_roots(&self.store.layout.get(id)?)
+    }
+
+    fn stage(&self, request: &CreateRequest) -> Result<Staged> {
+        let plan = self.plan(request)?;
+        let (token, directory) = self
+            .places
+            .stage(&self.store.layout.home, &plan.attributes)?;
+        let target = diff::unpack_target(directory, self.whiteouts(), self.config())?;
+        Ok(Staged { token, target })
+    }
+
+    fn sync_staged(&self, token: &str) -> Result<()> {
+        self.places.staged(token)?;
+        self.sync_home()
+    }
+
+    fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
+        let plan = self.plan(request)?;
+        self.make_room(&request.id)?;
+        let (layout, chain) = (&self.store.layout, plan.chain.as_ref());
+        self.places
+            .adopt(layout, token, &request.id, &plan.attributes, chain)
+    }
+
+    fn discard(&self, token: &str) -> Result<()> {
+        self.places.discard(token)
+    }
+
+    fn trash(&self, id: &LayerId) -> Result<Option<String>> {
+        self.places.trash(&self.store.layout, &self.own(id))
+    }
+
+    fn reap(&self, token: &str) -> Result<()> {
+        self.places.discard(token)
+    }
+
+    fn recover(&self) -> Result<Vec<String>> {
+        temp_dir::recover(&self.store.layout.home.join(PLACES))
     }
 
     fn sync(&self, id: &LayerId) -> Result<()> {
-        let place = self.layout.get(id)?;
-        let home = fs::File::open(&place.home).at("cannot open", &place.home)?;
-        rustix::fs::syncfs(&home).at("cannot sync", &place.home)
+        let place = self.store.layout.get(id)?;
+        if place.own {
+            self.sync_home()
+        } else {
+            // Nothing in an image store was written.
+            Ok(())
+        }
     }
 
     fn image_stores(&self) -> Vec<PathBuf> {
-        self.layout.stores.clone()
+        self.store.layout.stores.clone()
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.store.mounted_home {
+            toolkit::undo_private(&self.store.layout.home)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::link::{Chain, LINK_DIR, LinkId, Lower};
 pub(crate) const MAX_DEPTH: usize = 500;
 
 /// Directories in the home that are no layers.
-pub(crate) const NO_LAYERS: [&str; 3] = [LINK_DIR, "staging", "tempdirs"];
+pub(crate) const LINK_AND_PLACES: [&str; 3] = [LINK_DIR, "staging", "tempdirs"];
 
 /// Mode of a base layer's `diff`, before the umask.
 pub(crate) const ROOT_MODE: u32 = 0o555;
@@ -45,6 +45,46 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn diff(&self) -> PathBuf {
         self.dir.join("diff")
+    }
+
+    /// The content of `link`; `None` when the file is missing or damaged.
+    pub(crate) fn read_link(&self) -> Result<Option<LinkId>> {
+        let path = self.dir.join("link");
+        match fs::read(&path) {
+            Ok(text) => Ok(LinkId::parse(&text)),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(DriverError::io("cannot read", &path, &error)),
+        }
+    }
+
+    /// The content of `lower`; `None` when the layer has no parent.
+    pub(crate) fn read_chain(&self) -> Result<Option<Chain>> {
+        let path = self.dir.join("lower");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if absent(&error) => return Ok(None),
+            Err(error) => return Err(DriverError::io("cannot read", &path, &error)),
+        };
+        match Chain::parse(&text) {
+            Ok(chain) => Ok(Some(chain)),
+            Err(entry) if text.is_empty() => Err(corrupt(
+                format!(
+                    "the list of lower layers is empty{entry}: `{}`",
+                    path.display()
+                ),
+                &path,
+            )
+            .remedy(
+                "the layer was damaged, likely by a power cut; delete its image and pull again",
+            )),
+            Err(entry) => Err(corrupt(
+                format!(
+                    "`{}` has an entry that names no layer: `{entry}`",
+                    path.display()
+                ),
+                &path,
+            )),
+        }
     }
 }
 
@@ -83,7 +123,8 @@ pub(crate) fn corrupt(message: String, object: &Path) -> DriverError {
     DriverError::new(DriverErrorCode::CORRUPT, message).object(object.display().to_string())
 }
 
-fn absent(error: &io::Error) -> bool {
+/// Whether the failure says that there is nothing.
+pub(crate) fn absent(error: &io::Error) -> bool {
     // `a/b` where `a` is a file does not exist either.
     matches!(
         error.kind(),
@@ -110,15 +151,6 @@ pub(crate) fn make_dirs(path: &Path, mode: u32) -> Result<()> {
         .mode(mode)
         .create(path)
         .at("cannot create", path)
-}
-
-/// Removes a tree, if there is one.
-pub(crate) fn remove_tree(path: &Path) -> Result<bool> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(true),
-        Err(error) if absent(&error) => Ok(false),
-        Err(error) => Err(DriverError::io("cannot remove", path, &error)),
-    }
 }
 
 pub(crate) fn sync_dir(path: &Path) -> Result<()> {
@@ -177,8 +209,8 @@ impl Layout {
             home,
             own: true,
         };
-        let named = self.read_link(&place).ok().flatten().is_some();
-        let ended = match self.read_chain(&place) {
+        let named = place.read_link().ok().flatten().is_some();
+        let ended = match place.read_chain() {
             Ok(Some(_)) => true,
             Ok(None) => place.dir.join("empty").is_dir(),
             Err(_) => false,
@@ -191,63 +223,22 @@ impl Layout {
         })
     }
 
-    /// The content of `link`; `None` when the file is missing or damaged.
-    pub(crate) fn read_link(&self, place: &Place) -> Result<Option<LinkId>> {
-        let path = place.dir.join("link");
-        match fs::read(&path) {
-            Ok(text) => Ok(LinkId::parse(&text)),
-            Err(error) if absent(&error) => Ok(None),
-            Err(error) => Err(DriverError::io("cannot read", &path, &error)),
-        }
-    }
-
-    /// The content of `lower`; `None` when the layer has no parent.
-    pub(crate) fn read_chain(&self, place: &Place) -> Result<Option<Chain>> {
-        let path = place.dir.join("lower");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if absent(&error) => return Ok(None),
-            Err(error) => return Err(DriverError::io("cannot read", &path, &error)),
-        };
-        match Chain::parse(&text) {
-            Ok(chain) => Ok(Some(chain)),
-            Err(entry) if text.is_empty() => Err(corrupt(
-                format!(
-                    "the list of lower layers is empty{entry}: `{}`",
-                    path.display()
-                ),
-                &path,
-            )
-            .remedy(
-                "the layer was damaged, likely by a power cut; delete its image and pull again",
-            )),
-            Err(entry) => Err(corrupt(
-                format!(
-                    "`{}` has an entry that names no layer: `{entry}`",
-                    path.display()
-                ),
-                &path,
-            )),
-        }
-    }
-
     /// The chain of a new layer on `parent`.
     pub(crate) fn chain_on(&self, parent: &LayerId) -> Result<Chain> {
         let place = self.get(parent)?;
-        let link = match self.read_link(&place)? {
-            Some(link) => link,
-            None => {
-                self.recover_links()?;
-                self.read_link(&place)?.ok_or_else(|| {
-                    let path = place.dir.join("link");
-                    corrupt(
-                        format!("layer `{parent}` has lost its link: `{}`", path.display()),
-                        &path,
-                    )
-                })?
-            }
+        let link = if let Some(link) = place.read_link()? {
+            link
+        } else {
+            self.recover_links()?;
+            place.read_link()?.ok_or_else(|| {
+                let path = place.dir.join("link");
+                corrupt(
+                    format!("layer `{parent}` has lost its link: `{}`", path.display()),
+                    &path,
+                )
+            })?
         };
-        let chain = self.read_chain(&place)?.unwrap_or_default().below(link);
+        let chain = place.read_chain()?.unwrap_or_default().below(link);
         if chain.0.len() > MAX_DEPTH {
             let message = format!(
                 "max depth exceeded: {} layers below, {MAX_DEPTH} allowed",
@@ -398,8 +389,8 @@ impl Layout {
     }
 
     /// Removes the link of the layer in `dir`.
-    pub(crate) fn unlink(&self, place: &Place) -> Result<()> {
-        if let Some(link) = self.read_link(place)? {
+    pub(crate) fn unlink(place: &Place) -> Result<()> {
+        if let Some(link) = place.read_link()? {
             let path = place.home.join(LINK_DIR).join(link.as_str());
             match fs::remove_file(&path) {
                 Err(error) if !absent(&error) => {
@@ -419,7 +410,7 @@ impl Layout {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            if NO_LAYERS.contains(&name.as_str()) {
+            if LINK_AND_PLACES.contains(&name.as_str()) {
                 continue;
             }
             let kind = entry.file_type().at("cannot stat", entry.path())?;

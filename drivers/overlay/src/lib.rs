@@ -23,13 +23,21 @@
 //! - `overlay.sync=filesystem`, the default, makes a layer's content durable by `syncfs` before
 //!   core records it; `overlay.sync=none` gives both up.
 
+mod backing;
 mod config;
 mod diff;
 mod driver;
 mod layout;
 mod link;
+mod merged;
 mod mount;
+mod open;
+mod probe;
+mod program;
 mod recover;
+mod staging;
+mod test_mount;
+mod whiteout;
 
 use plywood_plugin_sdk::{Driver, OpenRequest, Plugin, Result};
 

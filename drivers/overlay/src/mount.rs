@@ -2,18 +2,19 @@
 //! How a layer is mounted.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
 use plywood_plugin_sdk::{
-    DriverError, DriverErrorCode, IoContext, LayerId, MountPlan, MountRequest, MountStep,
-    MountSteps, OverlayMount, Result,
+    DriverError, DriverErrorCode, LayerId, MountPlan, MountRequest, MountStep, MountSteps,
+    OverlayMount, Result, toolkit,
 };
 
 use crate::{
     config::{Config, invalid},
-    layout::{Layout, MAX_DEPTH, Place, corrupt, make_dir, make_dirs, remove_tree},
+    layout::{Layout, MAX_DEPTH, Place, corrupt, make_dir},
+    merged,
 };
 
 /// What the kernel, or the mount program, can do.
@@ -209,7 +210,7 @@ impl Layout {
             }
             lowers.push(empty);
         }
-        let target = self.target(id, place, run_dir)?;
+        let target = merged::ready(id, place, run_dir)?;
         // What is in an image store cannot be written.
         if read_only || !place.own {
             lowers.insert(0, diff);
@@ -228,7 +229,7 @@ impl Layout {
         if let Some((_, work)) = &upper_and_work {
             // The kernel refuses a work directory that a volatile mount has used; the name
             // `work` twice is right.
-            remove_tree(&work.join("work/incompat/volatile"))?;
+            toolkit::remove_tree(&work.join("work/incompat/volatile"))?;
         }
         Ok(Stack {
             lowers,
@@ -238,7 +239,7 @@ impl Layout {
     }
 
     fn lowers(&self, place: &Place) -> Result<Vec<PathBuf>> {
-        let chain = self.read_chain(place)?.unwrap_or_default();
+        let chain = place.read_chain()?.unwrap_or_default();
         if chain.0.len() > MAX_DEPTH {
             let message = format!("max depth exceeded: {} layers below", chain.0.len());
             return Err(DriverError::new(DriverErrorCode::TOO_DEEP, message)
@@ -255,72 +256,6 @@ impl Layout {
             lowers.extend(further(&below.dir));
         }
         Ok(lowers)
-    }
-
-    /// Where the layer appears: `merged`, which is made when it is missing (1.43 removes it at
-    /// unmount); for a layer of an image store a directory below the run root.
-    fn target(&self, id: &LayerId, place: &Place, run_dir: &Path) -> Result<PathBuf> {
-        let target = self.target_path(id, place, run_dir);
-        if place.own {
-            match fs::create_dir(&target) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(DriverError::io("cannot create", &target, &error)),
-                Ok(()) => {
-                    fs::remove_dir(&target).at("cannot remove", &target)?;
-                    self.fresh_target(&target, &place.diff())?;
-                }
-            }
-        } else {
-            make_dirs(&target, 0o700)?;
-        }
-        Ok(target)
-    }
-
-    pub(crate) fn target_path(&self, id: &LayerId, place: &Place, run_dir: &Path) -> PathBuf {
-        match place.own {
-            true => place.dir.join("merged"),
-            false => run_dir.join(id.as_str()).join("merged"),
-        }
-    }
-
-    fn fresh_target(&self, target: &Path, like: &Path) -> Result<()> {
-        use std::os::unix::fs::MetadataExt;
-        let found = fs::metadata(like).at("cannot stat", like)?;
-        make_dir(target, 0o700, (found.uid(), found.gid()))
-    }
-
-    /// Puts a fresh directory in the place of a mount that has gone.
-    ///
-    /// # Behavior
-    /// - By rename over the old one, so that there is always one; what still keeps the old one
-    ///   busy keeps a directory that is gone.
-    pub(crate) fn renew_target(&self, id: &LayerId, place: &Place, run_dir: &Path) -> Result<()> {
-        let target = self.target_path(id, place, run_dir);
-        if !place.own {
-            return match fs::remove_dir(&target) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(DriverError::io("cannot remove", &target, &error))
-                }
-                _ => {
-                    let above = run_dir.join(id.as_str());
-                    match fs::remove_dir(&above) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                            Err(DriverError::io("cannot remove", &above, &error))
-                        }
-                        _ => Ok(()),
-                    }
-                }
-            };
-        }
-        let fresh = place.dir.join("merged.1");
-        match fs::remove_dir(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(DriverError::io("cannot remove", &fresh, &error));
-            }
-            _ => {}
-        }
-        self.fresh_target(&fresh, &place.diff())?;
-        fs::rename(&fresh, &target).at("cannot replace", &target)
     }
 }
 

@@ -42,7 +42,7 @@ impl Layout {
                 home,
                 own: true,
             };
-            match self.read_link(&place)? {
+            match place.read_link()? {
                 Some(link) if !owners.contains_key(&id) || !links.join(link.as_str()).exists() => {
                     make_link(&links, &link, &id)?;
                 }

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What several drivers need.
 
+pub mod mountinfo;
+mod private_mount;
+mod remove;
+pub mod temp_dir;
 mod usage;
 
+pub use private_mount::{is_mount_point, make_private, undo_private};
+pub use remove::remove_tree;
+pub use temp_dir::TempDir;
 pub use usage::tree_usage;

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The directory at which a layer is mounted.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use plywood_plugin_sdk::{DriverError, IoContext, LayerId, Result};
+
+use crate::layout::{Place, absent, make_dir, make_dirs};
+
+/// Where the layer appears: `merged`; for a layer of an image store, which is not written to, a
+/// directory below the run root.
+pub(crate) fn path(id: &LayerId, place: &Place, run_dir: &Path) -> PathBuf {
+    if place.own {
+        place.dir.join("merged")
+    } else {
+        run_dir.join(id.as_str()).join("merged")
+    }
+}
+
+/// The same, and makes the directory when it is missing: containers/storage 1.43 removes it when
+/// it unmounts.
+pub(crate) fn ready(id: &LayerId, place: &Place, run_dir: &Path) -> Result<PathBuf> {
+    let target = path(id, place, run_dir);
+    match fs::symlink_metadata(&target) {
+        Ok(_) => {}
+        Err(error) if !absent(&error) => {
+            return Err(DriverError::io("cannot stat", &target, &error));
+        }
+        Err(_) if place.own => make(&target, place)?,
+        Err(_) => make_dirs(&target, 0o700)?,
+    }
+    Ok(target)
+}
+
+fn make(target: &Path, place: &Place) -> Result<()> {
+    let diff = place.diff();
+    let found = fs::metadata(&diff).at("cannot stat", &diff)?;
+    make_dir(target, 0o700, (found.uid(), found.gid()))
+}
+
+/// Puts a fresh directory in the place of a mount that has gone.
+///
+/// # Behavior
+/// - By rename over the old one, so that there is always one; what still keeps the old one busy
+///   keeps a directory that is gone.
+pub(crate) fn renew(id: &LayerId, place: &Place, run_dir: &Path) -> Result<()> {
+    let target = path(id, place, run_dir);
+    if !place.own {
+        remove(&target)?;
+        return remove(&run_dir.join(id.as_str()));
+    }
+    let fresh = place.dir.join("merged.1");
+    remove(&fresh)?;
+    make(&fresh, place)?;
+    fs::rename(&fresh, &target).at("cannot replace", &target)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DriverError::io("cannot remove", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(root: &Path, own: bool) -> Place {
+        let dir = root.join("home/layer");
+        fs::create_dir_all(dir.join("diff")).unwrap();
+        Place {
+            dir,
+            home: root.join("home"),
+            own,
+        }
+    }
+
+    #[test]
+    fn the_directory_is_made_when_missing_and_replaced_after_use() {
+        let root = tempfile::tempdir().unwrap();
+        let (id, run) = (LayerId::new("layer").unwrap(), root.path().join("run"));
+        let own = place(root.path(), true);
+        let target = ready(&id, &own, &run).unwrap();
+        assert_eq!(target, own.dir.join("merged"));
+        let before = fs::metadata(&target).unwrap();
+        assert_eq!(before.mode() & 0o7777, 0o700);
+        fs::create_dir(own.dir.join("merged.1")).unwrap();
+        renew(&id, &own, &run).unwrap();
+        assert_ne!(fs::metadata(&target).unwrap().ino(), before.ino());
+        assert!(!own.dir.join("merged.1").exists());
+    }
+
+    #[test]
+    fn nothing_is_made_in_an_image_store() {
+        let root = tempfile::tempdir().unwrap();
+        let (id, run) = (LayerId::new("layer").unwrap(), root.path().join("run"));
+        let theirs = place(root.path(), false);
+        assert_eq!(ready(&id, &theirs, &run).unwrap(), run.join("layer/merged"));
+        assert!(!theirs.dir.join("merged").exists());
+        renew(&id, &theirs, &run).unwrap();
+        assert!(!run.join("layer").exists());
+    }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A driver's home as a mount of its own, so that layers' mounts do not spread.
+
+use std::path::Path;
+
+use rustix::{
+    fs::{AtFlags, CWD, StatxAttributes, StatxFlags},
+    mount::{MountPropagationFlags, UnmountFlags, mount_bind_recursive, mount_change, unmount},
+};
+
+use super::mountinfo;
+use crate::{DriverError, DriverErrorCode, IoContext, Result};
+
+/// Makes `directory` a mount point, by mounting it on itself, and keeps mounts below it from
+/// propagating to other mount namespaces, where they would stay when a layer is unmounted.
+///
+/// # Behavior
+/// - A directory that is a mount point already is only made private.
+///
+/// # Errors
+/// When the process may not mount.
+pub fn make_private(directory: &Path) -> Result<()> {
+    if !is_mount_point(directory)? {
+        mount_bind_recursive(directory, directory).at("cannot mount on itself", directory)?;
+    }
+    mount_change(directory, MountPropagationFlags::PRIVATE).at("cannot make private", directory)
+}
+
+/// Takes back what [`make_private`] did.
+///
+/// # Behavior
+/// - Another file system that is mounted there stays, and so does nothing at all.
+///
+/// # Errors
+/// [`BUSY`](DriverErrorCode::BUSY) while something is mounted below `directory`.
+pub fn undo_private(directory: &Path) -> Result<()> {
+    let directory = std::fs::canonicalize(directory).at("cannot resolve", directory)?;
+    let mounts = mountinfo::mounts()?;
+    let Some(mount) = mountinfo::at(&mounts, &directory) else {
+        return Ok(());
+    };
+    let above = mounts.iter().find(|other| other.id == mount.parent);
+    if above.is_none_or(|above| above.device != mount.device) {
+        return Ok(());
+    }
+    let inside = |target: &Path| target != directory && target.starts_with(&directory);
+    if let Some(busy) = mounts.iter().find(|other| inside(&other.target)) {
+        let message = format!("something is mounted at `{}`", busy.target.display());
+        return Err(DriverError::new(DriverErrorCode::BUSY, message)
+            .object(directory.display().to_string())
+            .remedy("unmount the containers first"));
+    }
+    // Lazily: other processes may just be looking into it.
+    unmount(&directory, UnmountFlags::DETACH).at("cannot unmount", &directory)
+}
+
+/// Whether something is mounted at `directory`; not when nothing is there.
+///
+/// # Errors
+/// When the system does not say.
+pub fn is_mount_point(directory: &Path) -> Result<bool> {
+    let found = match rustix::fs::statx(CWD, directory, AtFlags::empty(), StatxFlags::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        other => other.at("cannot stat", directory)?,
+    };
+    if found
+        .stx_attributes_mask
+        .contains(StatxAttributes::MOUNT_ROOT)
+    {
+        return Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    }
+    // Kernels before 5.8 do not say.
+    let directory = std::fs::canonicalize(directory).at("cannot resolve", directory)?;
+    Ok(mountinfo::at(&mountinfo::mounts()?, &directory).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Unmounted<'a>(&'a Path);
+
+    impl Drop for Unmounted<'_> {
+        fn drop(&mut self) {
+            while unmount(self.0, UnmountFlags::DETACH).is_ok() {}
+        }
+    }
+
+    #[test]
+    fn root_a_home_is_mounted_once_privately_and_unmounted() {
+        let root = tempfile::tempdir().unwrap();
+        let home = std::fs::canonicalize(root.path()).unwrap().join("a home");
+        std::fs::create_dir(&home).unwrap();
+        if let Err(error) = make_private(&home) {
+            assert_eq!(error.code, DriverErrorCode::PERMISSION, "{error}");
+            return;
+        }
+        let _guard = Unmounted(&home);
+        make_private(&home).unwrap();
+        let mounts = mountinfo::mounts().unwrap();
+        let here: Vec<_> = mounts.iter().filter(|mount| mount.target == home).collect();
+        assert_eq!(here.len(), 1);
+        assert!(!here[0].shared);
+
+        let below = home.join("below");
+        std::fs::create_dir(&below).unwrap();
+        mount_bind_recursive(root.path(), &below).unwrap();
+        assert_eq!(undo_private(&home).unwrap_err().code, DriverErrorCode::BUSY);
+        unmount(&below, UnmountFlags::DETACH).unwrap();
+        undo_private(&home).unwrap();
+        undo_private(&home).unwrap();
+        assert!(mountinfo::at(&mountinfo::mounts().unwrap(), &home).is_none());
+    }
+}
