@@ -18,6 +18,7 @@ use crate::{
     merged,
     mount::{self, Options},
     open::Opened,
+    probe::Probe,
     program,
     staging::{PLACES, Places},
     whiteout,
@@ -147,15 +148,12 @@ impl OverlayDriver {
 
     fn stack(&self, id: &LayerId, request: &MountRequest) -> Result<(mount::Stack, Options)> {
         let place = self.store.layout.get(id)?;
-        let options = Options::merge(self.config(), request, self.store.abilities)?;
+        let mut options = Options::merge(self.config(), request, self.store.abilities)?;
         if let Some(warning) = options.warning {
             self.log(LogLevel::Warn, warning);
         }
         let run_dir = &self.store.run_dir;
-        let stack = self
-            .store
-            .layout
-            .stack(id, &place, run_dir, options.read_only)?;
+        let stack = self.store.layout.stack(id, &place, run_dir, &mut options)?;
         Ok((stack, options))
     }
 }
@@ -178,21 +176,33 @@ impl Driver for OverlayDriver {
     }
 
     fn status(&self) -> Result<Vec<(String, String)>> {
-        let by_program = self.config().mount_program.is_some();
         let metacopy = self.store.abilities.metacopy;
+        let shifting = match self.config().mount_program {
+            Some(_) => Some(true),
+            None => Probe::known_shifting(&self.store.run_dir),
+        };
         let pairs = [
-            ("Backing Filesystem", self.store.backing.name().to_owned()),
+            (
+                "Backing Filesystem",
+                Some(self.store.backing.name().to_owned()),
+            ),
             // Opening fails without it.
-            ("Supports d_type", true.to_string()),
-            ("Native Overlay Diff", self.store.native_diff.to_string()),
-            ("Using metacopy", metacopy.to_string()),
-            ("Supports shifting", by_program.to_string()),
+            ("Supports d_type", Some(true.to_string())),
+            (
+                "Native Overlay Diff",
+                Some(self.store.native_diff.to_string()),
+            ),
+            ("Using metacopy", Some(metacopy.to_string())),
+            ("Supports shifting", shifting.map(|known| known.to_string())),
             (
                 "Supports volatile",
-                self.store.abilities.volatile.to_string(),
+                Some(self.store.abilities.volatile.to_string()),
             ),
         ];
-        Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into())
+        let known = pairs.into_iter();
+        Ok(known
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+            .collect())
     }
 
     fn create(&self, request: &CreateRequest) -> Result<()> {

@@ -195,8 +195,9 @@ impl Layout {
         id: &LayerId,
         place: &Place,
         run_dir: &Path,
-        read_only: bool,
+        options: &mut Options,
     ) -> Result<Stack> {
+        let read_only = options.read_only;
         let diff = place.diff();
         if fs::symlink_metadata(&diff).is_err() {
             let message = format!("layer `{id}` has lost its files: `{}`", diff.display());
@@ -211,9 +212,16 @@ impl Layout {
             lowers.push(empty);
         }
         let target = merged::ready(id, place, run_dir)?;
-        // What is in an image store cannot be written.
-        if read_only || !place.own {
+        let mut writable = !read_only;
+        if place.own && read_only && lowers.len() == MAX_DEPTH {
+            // One more lower than the kernel takes: the layer is shown as the upper directory of a
+            // mount that is read-only as a whole.
+            writable = true;
+            options.list.push("ro".to_owned());
+        } else if read_only || !place.own {
+            // What is in an image store cannot be written.
             lowers.insert(0, diff);
+            writable = false;
         }
         if lowers.len() > MAX_DEPTH {
             let message = format!(
@@ -222,10 +230,7 @@ impl Layout {
             );
             return Err(DriverError::new(DriverErrorCode::TOO_DEEP, message).object(id.as_str()));
         }
-        let upper_and_work = (!read_only && place.own).then(|| {
-            let work = place.dir.join("work");
-            (place.diff(), work)
-        });
+        let upper_and_work = writable.then(|| (place.diff(), place.dir.join("work")));
         if let Some((_, work)) = &upper_and_work {
             // The kernel refuses a work directory that a volatile mount has used; the name
             // `work` twice is right.

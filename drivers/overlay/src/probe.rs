@@ -309,6 +309,13 @@ impl Probe<'_> {
         Ok(redirect.map(|_| "kernel has CONFIG_OVERLAY_FS_REDIRECT_DIR enabled".to_owned()))
     }
 
+    /// Whether layers can be shown with other owners, if that was found out before.
+    ///
+    /// The test needs a user namespace; containers/storage does it when it mounts for one.
+    pub(crate) fn known_shifting(run_dir: &Path) -> Option<bool> {
+        remembered(run_dir, "idmapped-lower-dir").map(|(answer, _)| answer)
+    }
+
     /// Whether the mount option `volatile` is understood.
     pub(crate) fn volatile(&self) -> Result<bool> {
         const FEATURE: &str = "volatile";

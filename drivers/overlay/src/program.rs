@@ -136,6 +136,7 @@ fn flags(options: &[String]) -> MountFlags {
     options
         .iter()
         .map(|option| match option.as_str() {
+            "ro" => MountFlags::RDONLY,
             "nodev" => MountFlags::NODEV,
             "nosuid" => MountFlags::NOSUID,
             "noexec" => MountFlags::NOEXEC,

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::Path,
+};
+
+use plywood_plugin_sdk::{DriverErrorCode, IdMap};
+
+use crate::support::{Roots, container, has_program, id, is_root, layer};
+
+/// Every entry of a home with its type, mode, owner and content; ids and links by their roles.
+fn picture(home: &Path, roles: &[(String, &str)]) -> BTreeMap<String, String> {
+    let mut roles: Vec<(String, String)> = roles
+        .iter()
+        .map(|(id, role)| (id.clone(), (*role).to_owned()))
+        .collect();
+    for (id, role) in roles.clone() {
+        let link = fs::read_to_string(home.join(&id).join("link")).unwrap();
+        assert_eq!(link.len(), 26);
+        roles.push((link, format!("LINK-{role}")));
+    }
+    let plain = |text: &str| {
+        roles
+            .iter()
+            .fold(text.to_owned(), |text, (id, role)| text.replace(id, role))
+    };
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![home.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let seen = fs::symlink_metadata(&path).unwrap();
+            let name = plain(path.strip_prefix(home).unwrap().to_str().unwrap());
+            let content = if seen.is_dir() {
+                waiting.push(path);
+                "directory".to_owned()
+            } else if seen.is_symlink() {
+                format!(
+                    "-> {}",
+                    plain(fs::read_link(&path).unwrap().to_str().unwrap())
+                )
+            } else if seen.file_type().is_char_device() {
+                format!("device {}", seen.rdev())
+            } else {
+                format!("`{}`", plain(&fs::read_to_string(&path).unwrap()))
+            };
+            let (mode, uid, gid) = (seen.mode() & 0o7777, seen.uid(), seen.gid());
+            found.insert(name, format!("{mode:o} {uid}:{gid} {content}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn root_layers_are_on_disk_as_containers_storage_makes_them() {
+    if !is_root() || !has_program("containers-storage") {
+        return;
+    }
+    let theirs = Roots::new();
+    let new = |arguments: &[&str]| {
+        let output = theirs.containers_storage(arguments);
+        output.lines().next().unwrap().trim().to_owned()
+    };
+    let base = new(&["create-layer"]);
+    let child = new(&["create-layer", &base]);
+    let grandchild = new(&["create-layer", "-r", &child]);
+    let roles = [(base, "BASE"), (child, "CHILD"), (grandchild, "GRANDCHILD")];
+    let expected = picture(&theirs.home(), &roles);
+
+    let ours = Roots::new();
+    let driver = ours.open();
+    driver.create(&container("base", None)).unwrap();
+    driver.create(&container("child", Some("base"))).unwrap();
+    driver.create(&layer("grandchild", Some("child"))).unwrap();
+    let roles = [
+        ("base", "BASE"),
+        ("grandchild", "GRANDCHILD"),
+        ("child", "CHILD"),
+    ];
+    let roles = roles.map(|(id, role)| (id.to_owned(), role));
+    // `grandchild` holds `child`, so it must be replaced first, and links before both.
+    assert_eq!(picture(&ours.home(), &roles), expected);
+
+    // The same names of cached probes, as far as that version knows them.
+    for entry in fs::read_dir(theirs.run_root().join("overlay")).unwrap() {
+        let name = entry.unwrap().file_name();
+        // Found by a mount in a user namespace, which is core's to make.
+        if name == "idmapped-lower-dir-true" {
+            continue;
+        }
+        assert!(
+            ours.run_root().join("overlay").join(&name).exists(),
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
+fn root_staged_layers_look_like_created_ones() {
+    if !is_root() {
+        return;
+    }
+    let roots = Roots::new();
+    let driver = roots.open();
+    driver.create(&layer("base", None)).unwrap();
+    let staged = driver.stage(&layer("staged", Some("base"))).unwrap();
+    assert!(staged.target.fresh && !staged.target.apply_root);
+    fs::write(staged.target.directory.join("file"), "x").unwrap();
+    assert!(!driver.exists(&id("staged")).unwrap());
+    assert_eq!(driver.list().unwrap(), [id("base")]);
+    driver.sync_staged(&staged.token).unwrap();
+    driver
+        .adopt(&staged.token, &layer("staged", Some("base")))
+        .unwrap();
+    driver.create(&layer("created", Some("base"))).unwrap();
+
+    assert!(
+        !roots.home().join("tempdirs").exists(),
+        "trips the link repair of 1.43"
+    );
+    let picture = |name: &str| {
+        let roles = [("base", "BASE"), (name, "IT")].map(|(id, role)| (id.to_owned(), role));
+        let all = picture(&roots.home(), &roles);
+        let of_it = all.into_iter().filter(|(path, _)| path.contains("IT"));
+        of_it.collect::<BTreeMap<_, _>>()
+    };
+    let mut staged = picture("staged");
+    assert_eq!(
+        staged.remove("IT/diff/file").as_deref(),
+        Some("644 0:0 `x`")
+    );
+    assert_eq!(staged, picture("created"));
+    assert_eq!(
+        driver.discard("temp-dir-0").unwrap_err().code,
+        DriverErrorCode::NOT_FOUND
+    );
+}
+
+#[test]
+fn root_owners_and_modes_follow_the_parent_and_the_id_map() {
+    if !is_root() {
+        return;
+    }
+    let roots = Roots::new();
+    let driver = roots.open();
+    let mut mapped = container("mapped", None);
+    let map = IdMap {
+        container_id: 0,
+        host_id: 1234,
+        size: 10,
+    };
+    mapped.id_maps.uids = vec![map];
+    mapped.id_maps.gids = vec![map];
+    driver.create(&mapped).unwrap();
+    let stat = |path: &str| {
+        let seen = fs::metadata(roots.home().join(path)).unwrap();
+        (seen.uid(), seen.gid(), seen.mode() & 0o7777)
+    };
+    assert_eq!(stat("mapped"), (1234, 1234, 0o700));
+    assert_eq!(stat("mapped/diff"), (1234, 1234, 0o555));
+    assert_eq!(stat("mapped/empty"), (1234, 1234, 0o700));
+
+    std::os::unix::fs::chown(roots.home().join("mapped/diff"), Some(7), Some(8)).unwrap();
+    rustix::fs::chmod(roots.home().join("mapped/diff"), 0o1711.into()).unwrap();
+    driver.create(&container("child", Some("mapped"))).unwrap();
+    assert_eq!(stat("child"), (0, 0, 0o700));
+    assert_eq!(stat("child/diff"), (7, 8, 0o711));
+    assert_eq!(stat("child/work"), (7, 8, 0o700));
+
+    mapped.id_maps.uids[0].container_id = 5;
+    mapped.id = id("unmapped");
+    let error = driver.create(&mapped).unwrap_err();
+    assert_eq!(error.code, DriverErrorCode::INVALID_ARGUMENT);
+    assert!(!driver.exists(&id("unmapped")).unwrap());
+}
+
+#[test]
+fn root_existing_layers_stay_and_leftovers_are_replaced() {
+    if !is_root() {
+        return;
+    }
+    let roots = Roots::new();
+    let driver = roots.open();
+    driver.create(&layer("base", None)).unwrap();
+    fs::write(roots.home().join("base/diff/file"), "kept").unwrap();
+    let error = driver.create(&layer("base", None)).unwrap_err();
+    assert_eq!(error.code, DriverErrorCode::ALREADY_EXISTS);
+    let staged = driver.stage(&layer("base", None)).unwrap();
+    let error = driver
+        .adopt(&staged.token, &layer("base", None))
+        .unwrap_err();
+    assert_eq!(error.code, DriverErrorCode::ALREADY_EXISTS);
+    driver.discard(&staged.token).unwrap();
+    assert_eq!(
+        fs::read(roots.home().join("base/diff/file")).unwrap(),
+        b"kept"
+    );
+
+    // Each prefix of the steps of a creation, as a crash leaves it.
+    for parts in [
+        &[][..],
+        &["diff"],
+        &["diff", "link"],
+        &["diff", "link", "work", "merged"],
+    ] {
+        let dir = roots.home().join("left");
+        fs::create_dir(&dir).unwrap();
+        for part in parts {
+            match *part {
+                "link" => {
+                    fs::write(dir.join("link"), "A".repeat(26)).unwrap();
+                    let link = roots.home().join("l").join("A".repeat(26));
+                    std::os::unix::fs::symlink("../left/diff", link).unwrap();
+                }
+                part => fs::create_dir(dir.join(part)).unwrap(),
+            }
+        }
+        driver.create(&layer("left", Some("base"))).unwrap();
+        assert!(fs::symlink_metadata(roots.home().join("l").join("A".repeat(26))).is_err());
+        assert!(dir.join("lower").exists(), "{parts:?}");
+        driver.remove(&id("left")).unwrap();
+        assert_eq!(fs::read_dir(roots.home().join("l")).unwrap().count(), 1);
+    }
+    assert!(roots.log.has("replacing what an interruption left"));
+}
+
+#[test]
+fn root_requests_that_cannot_be_met_change_nothing() {
+    if !is_root() {
+        return;
+    }
+    let roots = Roots::new();
+    let driver = roots.open();
+    let mut limited = container("limited", None);
+    limited
+        .storage_options
+        .insert("size".to_owned(), "10m".to_owned());
+    assert_eq!(
+        driver.create(&limited).unwrap_err().code,
+        DriverErrorCode::NOT_SUPPORTED
+    );
+    let mut odd = layer("odd", None);
+    odd.storage_options
+        .insert("color".to_owned(), "red".to_owned());
+    assert_eq!(
+        driver.create(&odd).unwrap_err().message,
+        "unknown option color"
+    );
+    let orphan = driver.create(&layer("orphan", Some("nobody"))).unwrap_err();
+    assert_eq!(orphan.code, DriverErrorCode::NOT_FOUND);
+    assert_eq!(
+        driver.stage(&layer("o", Some("nobody"))).unwrap_err(),
+        orphan
+    );
+    assert_eq!(driver.list().unwrap(), []);
+    assert!(!roots.home().join("tempdirs").exists());
+
+    for option in ["overlay.size=1g", "overlay.inodes=5"] {
+        let error = roots.open_with(&[option]).err().unwrap();
+        assert!(
+            error.message.contains("only supported for backingFS XFS"),
+            "{error}"
+        );
+    }
+    let masked = Roots::new();
+    let driver = masked.open_with(&["overlay.force_mask=shared"]).unwrap();
+    assert!(
+        driver
+            .create(&container("c", None))
+            .unwrap_err()
+            .message
+            .contains("mount_program")
+    );
+    driver.create(&layer("i", None)).unwrap();
+    let mode = fs::metadata(masked.home().join("i/diff")).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+    assert_eq!(
+        driver.unpack_target(&id("i")).unwrap().force_mask,
+        Some(0o755)
+    );
+}
