@@ -34,7 +34,12 @@ pub(super) fn overlay(overlay: &OverlayMount, options: &Options) -> Result<(), F
     let links = tempfile::Builder::new()
         .prefix("plywood-mount-")
         .tempdir_in("/tmp")
-        .map_err(|error| Failure::new("making a directory for short names in `/tmp`", errno(&error)))?;
+        .map_err(|error| {
+            Failure::new(
+                "making a directory for short names in `/tmp`",
+                errno(&error),
+            )
+        })?;
     let mut names = Vec::with_capacity(overlay.lowers.len());
     for (n, lower) in overlay.lowers.iter().enumerate() {
         let name = PathBuf::from(n.to_string());
@@ -43,6 +48,7 @@ pub(super) fn overlay(overlay: &OverlayMount, options: &Options) -> Result<(), F
         names.push(name);
     }
     let absolute = OverlayMount {
+        base: links.path().to_owned(),
         upper: overlay.upper.as_ref().map(|path| overlay.base.join(path)),
         work: overlay.work.as_ref().map(|path| overlay.base.join(path)),
         ..overlay.clone()
@@ -140,8 +146,14 @@ fn mount_from(
             )
         })?;
         rustix::process::fchdir(&directory).map_err(failed("entering the driver's directory"))?;
-        mount("overlay", &overlay.target, "overlay", options.flags, data.as_c_str())
-            .map_err(failed("mounting"))
+        mount(
+            "overlay",
+            &overlay.target,
+            "overlay",
+            options.flags,
+            data.as_c_str(),
+        )
+        .map_err(failed("mounting"))
     };
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("plywood-mount".to_owned());
@@ -181,9 +193,8 @@ pub(super) fn bind(source: &Path, target: &Path, options: &Options) -> Result<()
         return Ok(());
     }
     // Flags that the mount has inherited may be locked: it is not allowed to drop them.
-    let outcome = inherited(target).and_then(|flags| {
-        mount_remount(target, MountFlags::BIND | options.flags | flags, c"")
-    });
+    let outcome = inherited(target)
+        .and_then(|flags| mount_remount(target, MountFlags::BIND | options.flags | flags, c""));
     outcome.map_err(|errno| {
         drop(super::unmount_once(target));
         Failure::new("setting the attributes of the mount", errno)

@@ -47,7 +47,9 @@ impl Failure {
 
     pub(super) fn at(self, action: &str, target: &Path) -> Error {
         let hint = self.hint.or(match self.errno {
-            Errno::LOOP => Some("one directory of the layers is inside another one, or named twice"),
+            Errno::LOOP => {
+                Some("one directory of the layers is inside another one, or named twice")
+            }
             Errno::BUSY => Some("another mount writes to the same layer"),
             Errno::STALE => Some("the layer was written to with other overlay features, or moved"),
             Errno::NODEV => Some("load the kernel's module for this file system"),

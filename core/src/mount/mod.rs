@@ -14,7 +14,10 @@ mod failure;
 mod modern;
 mod options;
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
 
 use plywood_plugin_sdk::{MountPlan, MountStep, OverlayMount};
 use rustix::{
@@ -24,7 +27,6 @@ use rustix::{
 };
 
 use crate::{Error, ErrorKind, IoContext, Result};
-use failure::Failure;
 use options::Options;
 
 /// Which of the kernel's interfaces is used.
@@ -86,10 +88,11 @@ impl Mounter {
                 read_only,
             } => {
                 let options = Options::parse(options, *read_only)?;
-                let outcome = match new.then(|| modern::filesystem(fstype, source, target, &options)) {
-                    Some(Err(failure)) if failure.is_missing_call() => None,
-                    outcome => outcome,
-                };
+                let outcome =
+                    match new.then(|| modern::filesystem(fstype, source, target, &options)) {
+                        Some(Err(failure)) if failure.is_missing_call() => None,
+                        outcome => outcome,
+                    };
                 outcome
                     .unwrap_or_else(|| classic::filesystem(fstype, source, target, &options))
                     .map_err(|failure| failure.at(&format!("cannot mount {fstype} at"), target))?;
@@ -208,9 +211,29 @@ pub fn is_mounted(path: &Path) -> Result<bool> {
 
 /// What kernels before 5.8 say.
 fn in_table(path: &Path) -> Result<bool> {
-    use plywood_plugin_sdk::toolkit::mountinfo;
+    const TABLE: &str = "/proc/self/mountinfo";
     let path = std::fs::canonicalize(path).at("cannot resolve", path)?;
-    Ok(mountinfo::at(&mountinfo::mounts()?, &path).is_some())
+    let table = std::fs::read(TABLE).at("cannot read", TABLE)?;
+    let mut targets = table
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    Ok(targets.any(|target| table_path(target) == path))
+}
+
+/// Undoes the kernel's octal escapes.
+fn table_path(word: &[u8]) -> PathBuf {
+    let mut plain = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after
+            .get(..3)
+            .filter(|_| byte == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        plain.push(code.unwrap_or(byte));
+        rest = if code.is_some() { &after[3..] } else { after };
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(plain))
 }
 
 /// Says whether something was mounted there.
@@ -250,7 +273,9 @@ fn check(overlay: &OverlayMount) -> Result<()> {
         return refuse("an overlay needs a lower directory".to_owned());
     }
     if overlay.upper.is_some() != overlay.work.is_some() {
-        return refuse("an overlay needs a work directory exactly when it is written to".to_owned());
+        return refuse(
+            "an overlay needs a work directory exactly when it is written to".to_owned(),
+        );
     }
     let paths = [&overlay.base, &overlay.target];
     if let Some(path) = paths.into_iter().find(|path| !path.is_absolute()) {

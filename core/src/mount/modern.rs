@@ -16,9 +16,8 @@ use rustix::{
     fs::{CWD, Mode, OFlags},
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-        fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
-        open_tree,
+        FsMountFlags, FsOpenFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
     },
 };
 
@@ -52,8 +51,9 @@ struct Context {
 
 impl Context {
     fn open(fstype: &str) -> Result<Self, Failure> {
-        let fd = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)
-            .map_err(|errno| Failure::new(format!("opening the file system type {fstype}"), errno))?;
+        let fd = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
+            Failure::new(format!("opening the file system type {fstype}"), errno)
+        })?;
         Ok(Self {
             fd,
             directories: Vec::new(),
@@ -61,7 +61,11 @@ impl Context {
     }
 
     /// Adds the kernel's words to a failure.
-    fn check(&self, doing: impl FnOnce() -> String, result: Result<(), Errno>) -> Result<(), Failure> {
+    fn check(
+        &self,
+        doing: impl FnOnce() -> String,
+        result: Result<(), Errno>,
+    ) -> Result<(), Failure> {
         result.map_err(|errno| Failure::new(doing(), errno).words(self.words()))
     }
 
@@ -128,7 +132,8 @@ impl Context {
         self.check(|| "making the file system".to_owned(), created)?;
         let flags = FsMountFlags::FSMOUNT_CLOEXEC;
         let mount = fsmount(&self.fd, flags, options.attributes());
-        let mount = mount.map_err(|errno| Failure::new("making the mount", errno).words(self.words()))?;
+        let mount =
+            mount.map_err(|errno| Failure::new("making the mount", errno).words(self.words()))?;
         attach(&mount, target)
     }
 }

@@ -6,7 +6,7 @@ use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags};
 use crate::{Error, ErrorKind, Result};
 
 /// Options by who understands them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Options {
     /// What every file system understands, in the form of `mount(2)`.
     pub(super) flags: MountFlags,
@@ -28,12 +28,17 @@ enum Meaning {
 impl Options {
     /// Sorts options; a later one wins.
     pub(super) fn parse(options: &[String], read_only: bool) -> Result<Self> {
-        let mut parsed = Self::default();
+        let mut parsed = Self {
+            flags: MountFlags::empty(),
+            propagation: None,
+            data: Vec::new(),
+        };
         for option in options.iter().filter(|option| !option.is_empty()) {
             match meaning(option) {
                 Meaning::Set(flags) => {
                     // They exclude each other.
-                    let times = MountFlags::NOATIME | MountFlags::STRICTATIME | MountFlags::RELATIME;
+                    let times =
+                        MountFlags::NOATIME | MountFlags::STRICTATIME | MountFlags::RELATIME;
                     if flags.intersects(times) {
                         parsed.flags -= times;
                     }
@@ -69,14 +74,25 @@ impl Options {
             (MountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
             (MountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
             (MountFlags::NOATIME, MountAttrFlags::MOUNT_ATTR_NOATIME),
-            (MountFlags::STRICTATIME, MountAttrFlags::MOUNT_ATTR_STRICTATIME),
-            (MountFlags::NODIRATIME, MountAttrFlags::MOUNT_ATTR_NODIRATIME),
-            (MountFlags::NOSYMFOLLOW, MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
+            (
+                MountFlags::STRICTATIME,
+                MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+            ),
+            (
+                MountFlags::NODIRATIME,
+                MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+            ),
+            (
+                MountFlags::NOSYMFOLLOW,
+                MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW,
+            ),
         ];
         pairs
             .into_iter()
             .filter(|(flag, _)| self.flags.contains(*flag))
-            .fold(MountAttrFlags::empty(), |all, (_, attribute)| all | attribute)
+            .fold(MountAttrFlags::empty(), |all, (_, attribute)| {
+                all | attribute
+            })
     }
 
     /// The flags that belong to the file system, in the new form.
@@ -147,14 +163,28 @@ mod tests {
 
     #[test]
     fn options_go_to_whom_they_concern_and_the_last_wins() {
-        let parsed = parse(&["nodev", "metacopy=on", "volatile", "", "dev", "noexec", "sync"], true);
+        let parsed = parse(
+            &[
+                "nodev",
+                "metacopy=on",
+                "volatile",
+                "",
+                "dev",
+                "noexec",
+                "sync",
+            ],
+            true,
+        );
         assert_eq!(
             parsed.flags,
             MountFlags::NOEXEC | MountFlags::SYNCHRONOUS | MountFlags::RDONLY
         );
         let attributes = MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
         assert_eq!(parsed.attributes(), attributes);
-        assert_eq!(parsed.filesystem_flags().collect::<Vec<_>>(), ["ro", "sync"]);
+        assert_eq!(
+            parsed.filesystem_flags().collect::<Vec<_>>(),
+            ["ro", "sync"]
+        );
         assert_eq!(
             parsed.data,
             [

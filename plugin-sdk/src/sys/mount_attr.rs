@@ -61,6 +61,9 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let error = add(&file, MountAttrFlags::MOUNT_ATTR_RDONLY).unwrap_err();
         let number = error.raw_os_error().unwrap();
-        assert!([libc::EINVAL, libc::EPERM, libc::ENOSYS].contains(&number), "{error}");
+        assert!(
+            [libc::EINVAL, libc::EPERM, libc::ENOSYS].contains(&number),
+            "{error}"
+        );
     }
 }

@@ -226,11 +226,7 @@ fn digits_of(name: &str) -> Option<&str> {
     (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)
 }
 
-fn reclaim(
-    root: &Path,
-    digits: &str,
-    visit: &mut impl FnMut(&Path) -> Result<()>,
-) -> Result<bool> {
+fn reclaim(root: &Path, digits: &str, visit: &mut impl FnMut(&Path) -> Result<()>) -> Result<bool> {
     let path = path_of(root, LOCK, digits);
     let opened = OpenOptions::new()
         .read(true)
