@@ -475,3 +475,6 @@ fn target_of(step: &MountStep) -> Option<&PathBuf> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -96,26 +96,33 @@ pub struct Selected {
 /// The driver's, or [`ErrorKind::DriverMismatch`] for a store with directories of several drivers.
 pub fn select(registry: &Registry, request: &SelectRequest<'_>) -> Result<Selected> {
     let open = |name: &str| registry.try_open(name, (request.open_request)(name));
+    choose(request, &registry.names(), open)
+}
+
+fn choose(
+    request: &SelectRequest<'_>,
+    installed: &[String],
+    open: impl Fn(&str) -> Result<DriverHandle, OpenError>,
+) -> Result<Selected> {
     if let Some(named) = request.named {
         return Ok(Selected {
             driver: open(&named.name)?,
             reason: format!("named by {}", named.place),
         });
     }
-    let others = registry.names();
-    if let Some(name) = prior_driver(request, &others)? {
+    if let Some(name) = prior_driver(request, installed)? {
         let directory = request.graph_root.join(&name);
         return Ok(Selected {
             driver: open(&name)?,
             reason: format!("the store has `{}`", directory.display()),
         });
     }
-    first_suitable(request, &others, open)
+    first_suitable(request, installed, open)
 }
 
 /// The driver whose directory is in the store.
-fn prior_driver(request: &SelectRequest<'_>, others: &[String]) -> Result<Option<String>> {
-    let known = candidates(request, others);
+fn prior_driver(request: &SelectRequest<'_>, installed: &[String]) -> Result<Option<String>> {
+    let known = candidates(request, installed);
     let present: Vec<&str> = known
         .iter()
         .map(|(name, _)| *name)
@@ -146,7 +153,7 @@ fn prior_driver(request: &SelectRequest<'_>, others: &[String]) -> Result<Option
 }
 
 /// Names in order of preference, and whether a directory of that name claims the store.
-fn candidates<'a>(request: &SelectRequest<'a>, others: &'a [String]) -> Vec<(&'a str, bool)> {
+fn candidates<'a>(request: &SelectRequest<'a>, installed: &'a [String]) -> Vec<(&'a str, bool)> {
     let mut names: Vec<(&str, bool)> = request
         .priority
         .iter()
@@ -159,7 +166,7 @@ fn candidates<'a>(request: &SelectRequest<'a>, others: &'a [String]) -> Vec<(&'a
             names.push((preference.name, preference.claims_store && !customised));
         }
     }
-    for name in others {
+    for name in installed {
         if !listed(&names, name) {
             names.push((name, !customised));
         }
@@ -169,11 +176,11 @@ fn candidates<'a>(request: &SelectRequest<'a>, others: &'a [String]) -> Vec<(&'a
 
 fn first_suitable(
     request: &SelectRequest<'_>,
-    others: &[String],
+    installed: &[String],
     open: impl Fn(&str) -> Result<DriverHandle, OpenError>,
 ) -> Result<Selected> {
     let mut passed_over = Vec::new();
-    for (name, _) in candidates(request, others) {
+    for (name, _) in candidates(request, installed) {
         match open(name) {
             Ok(driver) => {
                 let mut reason = if passed_over.is_empty() {
@@ -206,3 +213,6 @@ fn first_suitable(
     .subject(request.graph_root.display().to_string())
     .hint(passed_over.join("; ")))
 }
+
+#[cfg(test)]
+mod tests;
