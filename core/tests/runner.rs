@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The library's properties, one module each.
+//! All integration tests of core, one module for each property.
 
-mod layers_records;
-mod layers_support;
+mod plugin_loading;
+mod plugin_panics;
+mod support;

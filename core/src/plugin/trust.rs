@@ -3,7 +3,7 @@
 
 use std::{
     fs::{File, Metadata},
-    io::{self, Read},
+    io::{self, Read, Seek},
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -105,11 +105,14 @@ fn suspect(path: &Path, metadata: &Metadata, allowed: u32, caller: u32) -> Optio
     }
 }
 
-fn check_pin(path: &Path, file: File, pin: &str) -> Result<(), PluginError> {
-    let found = sha256(file).map_err(|source| PluginError::Look {
-        path: path.to_owned(),
-        source,
-    })?;
+fn check_pin(path: &Path, mut file: File, pin: &str) -> Result<(), PluginError> {
+    let found = file
+        .rewind()
+        .and_then(|()| sha256(file))
+        .map_err(|source| PluginError::Look {
+            path: path.to_owned(),
+            source,
+        })?;
     let expected = pin.strip_prefix("sha256:").unwrap_or(pin);
     if found.eq_ignore_ascii_case(expected) {
         return Ok(());

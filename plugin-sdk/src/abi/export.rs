@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The plugin's side: a driver behind the function table.
 
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::Arc;
 
 use abi_stable::{
     erased_types::TD_Opaque,
@@ -11,8 +11,8 @@ use abi_stable::{
 };
 
 use super::{
-    contain,
     convert::{id_of, level_number, maybe_id_of, pairs, paths, removed_number, sent, texts},
+    panic_log::{self, contain_and_log},
     types::{
         AbiCapabilities, AbiChange, AbiCreate, AbiMount, AbiOpen, AbiPath, AbiPlan, AbiResult,
         AbiStaged, AbiTarget, AbiUsage, AbiView,
@@ -79,17 +79,16 @@ fn module<P: Plugin>() -> DriverModule_Ref {
 }
 
 extern "C" fn open<P: Plugin>(request: AbiOpen, host: HostBox) -> AbiResult<DriverBox> {
-    sent(contain("open", || {
-        let host: Arc<dyn Host> = Arc::new(RemoteHost(host));
-        forward_panics(P::NAME, &host);
+    let host: Arc<dyn Host> = Arc::new(RemoteHost(host));
+    panic_log::install(P::NAME, &host);
+    sent(contain_and_log(P::NAME, &*host, "open", || {
         let driver = P::open(request.into_request(Arc::clone(&host))?)?;
-        Ok(DriverV_TO::from_value(
-            Adapter {
-                driver: Some(driver),
-                _host: host,
-            },
-            TD_Opaque,
-        ))
+        let adapter = Adapter {
+            name: P::NAME,
+            driver: Some(driver),
+            host: Arc::clone(&host),
+        };
+        Ok(DriverV_TO::from_value(adapter, TD_Opaque))
     }))
 }
 
@@ -103,41 +102,13 @@ impl Host for RemoteHost {
     }
 }
 
-static PANIC_LOG: Mutex<Option<Weak<dyn Host>>> = Mutex::new(None);
-
-/// Sends panic messages of this library to the host's log in place of standard error.
-///
-/// A plugin has its own copy of the standard library, so this does not touch the host's hook.
-fn forward_panics(name: &'static str, host: &Arc<dyn Host>) {
-    static INSTALLED: Once = Once::new();
-    let mut log = PANIC_LOG.lock().unwrap_or_else(PoisonError::into_inner);
-    *log = Some(Arc::downgrade(host));
-    drop(log);
-    INSTALLED.call_once(|| {
-        std::panic::set_hook(Box::new(move |panic| {
-            let log = PANIC_LOG.lock().unwrap_or_else(PoisonError::into_inner);
-            let host = log.as_ref().and_then(Weak::upgrade);
-            drop(log);
-            if let Some(host) = host {
-                let text = panic.payload_as_str().unwrap_or("(no text)");
-                let place = panic.location().map(ToString::to_string);
-                let place = place.unwrap_or_else(|| "an unknown place".to_owned());
-                host.log(
-                    LogLevel::Error,
-                    name,
-                    &format!("panicked at {place}: {text}"),
-                );
-            }
-        }));
-    });
-}
-
 /// A driver that cannot let a panic out.
 struct Adapter {
     /// Taken out only by `drop`.
     driver: Option<Box<dyn Driver>>,
     /// Outlives the driver, so that a panic in its drop is still logged.
-    _host: Arc<dyn Host>,
+    host: Arc<dyn Host>,
+    name: &'static str,
 }
 
 impl Adapter {
@@ -146,7 +117,7 @@ impl Adapter {
         operation: &'static str,
         call: impl FnOnce(&dyn Driver) -> Result<T>,
     ) -> AbiResult<T> {
-        sent(contain(operation, || {
+        sent(contain_and_log(self.name, &*self.host, operation, || {
             let driver = self.driver.as_deref();
             call(driver.expect("the driver is taken out only when the adapter is gone"))
         }))
@@ -156,8 +127,7 @@ impl Adapter {
 impl Drop for Adapter {
     fn drop(&mut self) {
         let driver = self.driver.take();
-        // The panic itself is in the host's log through the hook.
-        let _already_logged = contain("drop", || {
+        let _already_logged = contain_and_log(self.name, &*self.host, "drop", || {
             drop(driver);
             Ok(())
         });

@@ -19,6 +19,7 @@ mod contain;
 mod convert;
 mod export;
 mod host;
+mod panic_log;
 mod remote;
 #[doc(hidden)]
 pub mod types;
