@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Creating, finding and removing layers.
+
+use std::fs;
+
+use plywood::sdk::{CreateRequest, Removed};
+
+use crate::{
+    Case, Target,
+    case::{Failure, demand},
+    tar_file::TarFile,
+    target::layer_id,
+};
+
+type Outcome = Result<(), Failure>;
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        id: "GD-LIF-001",
+        name: "create-empty",
+        asserts: "a new layer exists and mounts to an empty root directory, 0555 and owned by root",
+        gate: None,
+        body: create_empty,
+    },
+    Case {
+        id: "GD-LIF-003",
+        name: "create-child",
+        asserts: "a child shows its parent's tree, equal in bytes and attributes",
+        gate: None,
+        body: create_child,
+    },
+    Case {
+        id: "GD-LIF-008",
+        name: "exists",
+        asserts: "true after create, false before create and after remove",
+        gate: None,
+        body: exists,
+    },
+    Case {
+        id: "GD-LIF-009",
+        name: "list-exact",
+        asserts: "the list is the set of created layers, nothing else",
+        gate: Some(|can| can.list),
+        body: list_exact,
+    },
+    Case {
+        id: "GD-LIF-012",
+        name: "remove-leaf",
+        asserts: "a removed layer is gone, with everything it had on disk",
+        gate: None,
+        body: remove_leaf,
+    },
+    Case {
+        id: "GD-LIF-014",
+        name: "recreate-after-remove",
+        asserts: "the same id again is empty",
+        gate: None,
+        body: recreate,
+    },
+    Case {
+        id: "GD-LIF-021",
+        name: "deferred-remove",
+        asserts: "a trashed layer is gone at once, reaping frees it, and reaping again is harmless",
+        gate: Some(|can| can.deferred_removal),
+        body: deferred,
+    },
+    Case {
+        id: "GD-LIF-022",
+        name: "deferred-remove-abandoned",
+        asserts: "what was trashed and never reaped is reclaimed after a restart",
+        gate: Some(|can| can.deferred_removal),
+        body: abandoned,
+    },
+    Case {
+        id: "GD-LIF-023",
+        name: "metadata-map",
+        asserts: "metadata of a layer can be asked for, and of an unknown one is an error",
+        gate: None,
+        body: metadata,
+    },
+];
+
+fn create_empty(target: &mut Target) -> Outcome {
+    target.create("base", None)?;
+    target.within("base", |path| {
+        use std::os::unix::fs::MetadataExt as _;
+        let meta = fs::metadata(path)?;
+        demand!(meta.is_dir(), "`{}` is no directory", path.display());
+        demand!(
+            fs::read_dir(path)?.next().is_none(),
+            "a new layer is not empty"
+        );
+        demand!(
+            meta.mode() & 0o7777 == 0o555,
+            "the root's mode is {:o}",
+            meta.mode() & 0o7777
+        );
+        demand!(
+            (meta.uid(), meta.gid()) == (0, 0),
+            "the root belongs to {}:{}",
+            meta.uid(),
+            meta.gid()
+        );
+        Ok(())
+    })
+}
+
+pub(super) fn sample() -> Vec<u8> {
+    use tar::EntryType;
+    TarFile::new()
+        .directory("d/")
+        .directory("d/e/")
+        .file("d/e/deep", b"deep")
+        .file("plain", b"plain")
+        .entry("setuid", EntryType::Regular, 0o4755, b"x")
+        .entry("sticky/", EntryType::Directory, 0o1777, &[])
+        .link("soft", EntryType::Symlink, "d/e/deep")
+        .link("hard", EntryType::Link, "plain")
+        .entry("pipe", EntryType::Fifo, 0o600, &[])
+        .done()
+}
+
+fn create_child(target: &mut Target) -> Outcome {
+    target.put("base", None, &sample())?;
+    target.create("child", Some("base"))?;
+    let (base, child) = (target.manifest("base")?, target.manifest("child")?);
+    let differences = base.differences(&child);
+    demand!(differences.is_empty(), "the child differs: {differences:?}");
+    demand!(base.has("d/e/deep"), "the parent has no content: {base}");
+    Ok(())
+}
+
+fn exists(target: &mut Target) -> Outcome {
+    let id = layer_id("one");
+    demand!(
+        !target.driver.exists(&id)?,
+        "it exists before it is created"
+    );
+    target.create("one", None)?;
+    demand!(
+        target.driver.exists(&id)?,
+        "it does not exist after it was created"
+    );
+    target.delete("one")?;
+    demand!(
+        !target.driver.exists(&id)?,
+        "it exists after it was removed"
+    );
+    Ok(())
+}
+
+fn list_exact(target: &mut Target) -> Outcome {
+    demand!(target.driver.list()?.is_empty(), "a new store has layers");
+    target.put("a", None, &sample())?;
+    target.create("b", Some("a"))?;
+    target.create("c", None)?;
+    let list = |target: &Target| -> Result<Vec<String>, Failure> {
+        let mut ids: Vec<String> = target
+            .driver
+            .list()?
+            .into_iter()
+            .map(|id| id.to_string())
+            .collect();
+        ids.sort();
+        Ok(ids)
+    };
+    demand!(
+        list(target)? == ["a", "b", "c"],
+        "listed: {:?}",
+        list(target)?
+    );
+    target.delete("b")?;
+    demand!(
+        list(target)? == ["a", "c"],
+        "listed after a removal: {:?}",
+        list(target)?
+    );
+    Ok(())
+}
+
+fn remove_leaf(target: &mut Target) -> Outcome {
+    target.put("base", None, &sample())?;
+    target.put("leaf", Some("base"), &sample())?;
+    let path = target.within("leaf", |path| Ok::<_, Failure>(path.to_owned()))?;
+    target.delete("leaf")?;
+    demand!(!path.exists(), "`{}` is still there", path.display());
+    demand!(!target.driver.exists(&layer_id("leaf"))?, "it still exists");
+    let gone = target.driver.remove(&layer_id("leaf"))?;
+    demand!(
+        gone == Removed::AlreadyGone,
+        "removing it again says {gone:?}"
+    );
+    demand!(
+        target.manifest("base")?.has("plain"),
+        "its parent lost content"
+    );
+    Ok(())
+}
+
+fn recreate(target: &mut Target) -> Outcome {
+    target.put("one", None, &sample())?;
+    target.delete("one")?;
+    target.create("one", None)?;
+    let manifest = target.manifest("one")?.without_root();
+    demand!(manifest.0.is_empty(), "old content is visible: {manifest}");
+    Ok(())
+}
+
+fn deferred(target: &mut Target) -> Outcome {
+    let id = layer_id("one");
+    target
+        .driver
+        .create(&CreateRequest::new(id.clone(), None))?;
+    let Some(token) = target.driver.trash(&id)? else {
+        return Err(Failure::new("trash says that the layer is already gone"));
+    };
+    demand!(!target.driver.exists(&id)?, "a trashed layer exists");
+    target.driver.reap(&token)?;
+    target.driver.reap(&token)?;
+    demand!(
+        target.driver.trash(&id)?.is_none(),
+        "a removed layer can be trashed again"
+    );
+    target.driver.create(&CreateRequest::new(id, None))?;
+    Ok(())
+}
+
+fn abandoned(target: &mut Target) -> Outcome {
+    let id = layer_id("one");
+    target
+        .driver
+        .create(&CreateRequest::new(id.clone(), None))?;
+    target.driver.trash(&id)?;
+    // The driver instance goes with its locks, as it does when the process dies.
+    let again = target.reopened()?;
+    drop(std::mem::replace(target, again));
+    let reclaimed = target.driver.recover()?;
+    demand!(!reclaimed.is_empty(), "nothing was reclaimed");
+    demand!(
+        target.driver.recover()?.is_empty(),
+        "something is reclaimed twice"
+    );
+    Ok(())
+}
+
+fn metadata(target: &mut Target) -> Outcome {
+    target.create("one", None)?;
+    target.driver.metadata(&layer_id("one"))?;
+    demand!(
+        target.driver.metadata(&layer_id("unknown")).is_err(),
+        "an unknown layer has metadata"
+    );
+    Ok(())
+}

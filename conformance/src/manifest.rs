@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything about a tree that a layer must keep, in a form that can be compared.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+/// What is known of one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    mode: u32,
+    owner: (u32, u32),
+    /// Whole nanoseconds since 1970.
+    mtime: i128,
+    device: u64,
+    content: Option<String>,
+    target: Option<PathBuf>,
+    /// The first path of the same file, for hard links.
+    link_of: Option<PathBuf>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// A tree: facts by relative path, the root as the empty path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest(pub BTreeMap<PathBuf, Facts>);
+
+impl Manifest {
+    /// What differs, in words; empty when nothing does.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (path, facts) in &self.0 {
+            match other.0.get(path) {
+                None => found.push(format!("`{}` is missing", path.display())),
+                Some(theirs) if theirs != facts => {
+                    found.push(format!("`{}`: {facts:?} became {theirs:?}", path.display()));
+                }
+                Some(_) => {}
+            }
+        }
+        let extra = other.0.keys().filter(|path| !self.0.contains_key(*path));
+        found.extend(extra.map(|path| format!("`{}` is extra", path.display())));
+        found
+    }
+
+    /// Leaves the root's own facts out.
+    pub fn without_root(mut self) -> Self {
+        self.0.remove(Path::new(""));
+        self
+    }
+
+    /// Compares times in whole seconds, as exported streams have them.
+    pub fn in_seconds(mut self) -> Self {
+        for facts in self.0.values_mut() {
+            facts.mtime = facts.mtime.div_euclid(1_000_000_000);
+        }
+        self
+    }
+
+    /// Whether the path is there.
+    pub fn has(&self, path: &str) -> bool {
+        self.0.contains_key(Path::new(path))
+    }
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Reads a tree.
+///
+/// # Errors
+/// What the file system reports.
+pub fn of(root: &Path) -> io::Result<Manifest> {
+    let mut manifest = Manifest::default();
+    let mut first = BTreeMap::new();
+    visit(root, Path::new(""), &mut manifest, &mut first)?;
+    Ok(manifest)
+}
+
+fn visit(
+    root: &Path,
+    relative: &Path,
+    manifest: &mut Manifest,
+    first: &mut BTreeMap<(u64, u64), PathBuf>,
+) -> io::Result<()> {
+    let path = root.join(relative);
+    let meta = fs::symlink_metadata(&path)?;
+    let kind = meta.file_type();
+    let mut facts = Facts {
+        mode: meta.mode(),
+        owner: (meta.uid(), meta.gid()),
+        mtime: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+        device: if kind.is_char_device() || kind.is_block_device() {
+            meta.rdev()
+        } else {
+            0
+        },
+        content: None,
+        target: None,
+        link_of: None,
+        xattrs: xattrs(&path)?,
+    };
+    if kind.is_file() {
+        let hash = Sha256::digest(fs::read(&path)?);
+        facts.content = Some(data_encoding::HEXLOWER.encode(&hash));
+    }
+    if kind.is_symlink() {
+        facts.target = Some(fs::read_link(&path)?);
+    }
+    if meta.nlink() > 1 && !kind.is_dir() {
+        let key = (meta.dev(), meta.ino());
+        facts.link_of = Some(
+            first
+                .entry(key)
+                .or_insert_with(|| relative.to_owned())
+                .clone(),
+        );
+    }
+    manifest.0.insert(relative.to_owned(), facts);
+    if kind.is_dir() {
+        let mut names = fs::read_dir(&path)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        for name in names {
+            visit(root, &relative.join(name), manifest, first)?;
+        }
+    }
+    Ok(())
+}
+
+/// The attributes that belong to a layer: `user.*` and capabilities.
+fn xattrs(path: &Path) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let mut names = vec![0; 64 * 1024];
+    let length = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = BTreeMap::new();
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        if !name.starts_with(b"user.") && name != b"security.capability" {
+            continue;
+        }
+        let mut value = vec![0; 64 * 1024];
+        let size = rustix::fs::lgetxattr(path, name, &mut value[..])?;
+        value.truncate(size);
+        found.insert(name.to_vec(), value);
+    }
+    Ok(found)
+}
