@@ -88,17 +88,6 @@ pub(crate) fn write(directory: &Path, key: &str, data: &[u8]) -> Result<()> {
     durable::write_file(&path, data, Durability::Full)
 }
 
-/// The three members of image and container records that describe their items.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Recorded {
-    /// Keys in order of insertion.
-    pub(crate) names: Vec<String>,
-    /// Sizes in bytes.
-    pub(crate) sizes: BTreeMap<String, i64>,
-    /// Digests.
-    pub(crate) digests: BTreeMap<String, Digest>,
-}
-
 /// Notes an item in the three lists; says whether anything changed.
 pub(crate) fn note(
     names: &mut Vec<String>,

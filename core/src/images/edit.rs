@@ -214,7 +214,7 @@ impl ImagesWrite<'_> {
         check_key(key)?;
         big_data::write(&dir, key, data)?;
         let digest = digest.unwrap_or_else(|| Digest::sha256(data));
-        let mut image = self.find_own(&id).expect("found above").clone();
+        let mut image = self.get(&id)?;
         if !note(&mut image, key, data.len(), &digest) {
             return Ok(());
         }

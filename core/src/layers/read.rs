@@ -38,6 +38,11 @@ impl LayersView<'_> {
         self.table.iter()
     }
 
+    /// The record of one of the store's own layers, by its id.
+    pub(crate) fn own_record(&self, id: &str) -> Option<&Layer> {
+        self.table.get(id)
+    }
+
     /// How many layers the store itself has.
     pub fn len(&self) -> usize {
         self.table.len()

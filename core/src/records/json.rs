@@ -239,7 +239,7 @@ pub fn to_go_json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String
         &mut bytes,
         GoFormatter,
     ))?;
-    Ok(String::from_utf8(bytes).expect("serde_json writes UTF-8"))
+    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
 }
 
 struct GoFormatter;

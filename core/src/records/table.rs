@@ -234,11 +234,6 @@ impl<R: Record> Table<R> {
         }
     }
 
-    /// Which file holds the record, by its place in the list given to [`Table::load`].
-    pub(crate) fn file_of(&self, id: &str) -> Option<usize> {
-        self.ids.get(id).map(|number| self.entries[number].file)
-    }
-
     /// Adds a record at the end, to be saved in the file with that number.
     pub(crate) fn insert(&mut self, record: R, file: usize) -> Result<(), Taken> {
         if self.ids.contains_key(record.id()) {

@@ -13,10 +13,20 @@
 //! Every method takes the locks it needs, in the order of [`locking::order`](crate::locking::order),
 //! and gives them back before it returns. What is removed is deleted after that.
 
-mod interim;
+mod big_data;
+mod containers;
+mod delete;
+mod directories;
+mod images;
+mod layers;
+mod list;
+mod mount;
+mod names;
 mod open;
 mod options;
 mod paths;
+mod shutdown;
+mod size;
 
 use std::{
     fmt,
