@@ -98,6 +98,10 @@ struct Chosen {
 
 impl Call {
     fn run(&self, words: Vec<OsString>, out: &mut Output) -> anyhow::Result<u8> {
+        if words.is_empty() {
+            self.show_usage(&usage::program(false), out)?;
+            return Ok(1);
+        }
         let globals = match mflag::parse(&self.global_flags(), words, Order::FlagsFirst) {
             Ok(globals) => globals,
             Err(stop) => return self.stopped(stop, out),
@@ -112,7 +116,7 @@ impl Call {
             return Ok(0);
         }
         if globals.args.is_empty() {
-            self.show_usage(&usage::program(), out)?;
+            self.show_usage(&usage::program(true), out)?;
             return Ok(1);
         }
         let Some(chosen) = self.choose(&globals.args) else {
@@ -232,12 +236,12 @@ impl Call {
                 return Ok(1);
             }
             (Stop::Help, Voice::DropIn) => {
-                self.show_usage(&usage::program(), out)?;
+                self.show_usage(&usage::program(true), out)?;
                 "flag: help requested".to_owned()
             }
             (Stop::Bad { usage_first, texts }, Voice::DropIn) => {
                 if usage_first {
-                    self.show_usage(&usage::program(), out)?;
+                    self.show_usage(&usage::program(true), out)?;
                 }
                 for text in &texts {
                     note(text);
@@ -247,7 +251,7 @@ impl Call {
             }
         };
         out.line(format_args!("{text} while parsing arguments (1)"))?;
-        self.show_usage(&usage::program(), out)?;
+        self.show_usage(&usage::program(true), out)?;
         Ok(1)
     }
 
@@ -328,7 +332,7 @@ impl Call {
         if self.voice == Voice::Own {
             out.text(&args::program_help())?;
         } else {
-            let usage = usage::program();
+            let usage = usage::program(true);
             out.text(&usage.text)?;
             out.text(&usage.table)?;
         }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From flags to the options that a store is opened with.
 
+use std::path::Path;
+
 use plywood::config::{Loaded, Origin, Overrides, StoreOptions};
 
 use crate::{mflag::Values, usage::Defaults};
@@ -47,20 +49,34 @@ fn before_command(globals: &Values, more: &Values) -> plywood::Result<Loaded> {
     })
 }
 
-/// What usage shows as the defaults of a command's flags; nothing when the configuration is bad,
-/// since usage must not fail.
+/// What usage shows as the defaults of a command's flags: what the flags before it say, or the
+/// configuration; nothing when that is bad, since usage must not fail.
 pub(crate) fn defaults(globals: &Values) -> Defaults {
-    let Ok(loaded) = before_command(globals, &Values::default()) else {
-        return Defaults::default();
-    };
-    let options = loaded.options;
-    Defaults {
-        graph: options.graph_root.to_string_lossy().into_owned(),
-        run: options.run_root.to_string_lossy().into_owned(),
-        driver: options.driver.unwrap_or_default(),
-        options: options.driver_options,
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut defaults = Defaults {
+        graph: globals
+            .path("--graph")
+            .map(|path| text(&path))
+            .unwrap_or_default(),
+        run: globals
+            .path("--run")
+            .map(|path| text(&path))
+            .unwrap_or_default(),
+        driver: globals.text("--storage-driver").unwrap_or_default(),
+        options: globals.list("--storage-opt"),
         home: home(),
+    };
+    let names = ["--graph", "--run", "--storage-driver", "--storage-opt"];
+    if !names.iter().any(|name| globals.given(name))
+        && let Ok(loaded) = before_command(globals, &Values::default())
+    {
+        let options = loaded.options;
+        defaults.graph = text(&options.graph_root);
+        defaults.run = text(&options.run_root);
+        defaults.driver = options.driver.unwrap_or_default();
+        defaults.options = options.driver_options;
     }
+    defaults
 }
 
 #[expect(

@@ -38,14 +38,15 @@ pub(crate) struct Usage {
     pub(crate) table: String,
 }
 
-/// Usage of the program.
-pub(crate) fn program() -> Usage {
+/// Usage of the program; the table has `--help` only once flags were read.
+pub(crate) fn program(flags_read: bool) -> Usage {
     let mut text = "Usage: containers-storage command [options [...]]\n\nCommands:\n\n".to_owned();
     for spec in COMMANDS {
         let _ = writeln!(text, "  {:<30}{}", spec.names[0], spec.about);
     }
     text.push_str("\nOptions:\n");
-    let flags = GLOBALS.iter().chain([&HELP]);
+    let help = flags_read.then_some(&HELP);
+    let flags = GLOBALS.iter().chain(help);
     Usage {
         text,
         table: table(flags, &Defaults::default()),

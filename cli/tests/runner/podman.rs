@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The same store and the same files used by podman, buildah and skopeo.
+
+use super::support::{Answer, Place, can_run, podman_script, same};
+
+const TOOLS: [&str; 4] = ["podman", "skopeo", "unshare", "bash"];
+
+/// A script after which `$P` is podman and `$C` our program, both on the store of `place`.
+#[track_caller]
+fn script(place: &Place, text: &str) -> Answer {
+    podman_script(place, text)
+}
+
+/// Makes the image `example.com/bb:1` with podman: busybox in one layer, a file in the next.
+const BUILD: &str = "mkdir ctx; cp \"$(command -v busybox)\" ctx/busybox; echo data > ctx/data; \
+    printf 'FROM scratch\\nCOPY busybox /bin/busybox\\nCOPY data /data\\n\
+    CMD [\"/bin/busybox\",\"cat\",\"/data\"]\\n' > ctx/Dockerfile; \
+    $P build --layers -q -t example.com/bb:1 ctx >/dev/null 2>build.log || { cat build.log; exit 1; }; ";
+const RUN: &str = "$P run --rm --network=none --cgroups=disabled";
+
+#[test]
+fn interop_images_go_to_podman_and_back() {
+    let tools = [&TOOLS[..], &["busybox", "buildah"]].concat();
+    if !can_run(&tools) {
+        return;
+    }
+    let build = Place::new("overlay");
+    script(
+        &build,
+        &format!(
+            "{BUILD} $P save -q --format docker-archive -o da.tar example.com/bb:1; \
+             $P save -q --format oci-archive -o oa.tar example.com/bb:1; \
+             $P save -q --format oci-dir -o oci example.com/bb:1"
+        ),
+    )
+    .ok();
+    for (file, names) in [("da.tar", 1), ("oa.tar", 1), ("oci", 1)] {
+        let place = Place::new("overlay");
+        let from = build.path(file).display().to_string();
+        // We load, podman runs.
+        let answer = script(
+            &place,
+            &format!(
+                "$C image load {from} >&2; test \"$($P images -q example.com/bb:1 | wc -l)\" = {names}; \
+                 {RUN} example.com/bb:1; $P image inspect --format '{{{{.Digest}}}}' example.com/bb:1"
+            ),
+        )
+        .ok();
+        assert!(
+            answer.out.starts_with("data\nsha256:"),
+            "{file}: {answer:?}"
+        );
+        // Podman loads the same: same records.
+        let other = Place::new("overlay");
+        script(&other, &format!("$P load -q -i {from} >/dev/null 2>&1; $P tag example.com/bb:1 x:y 2>/dev/null || true")).ok();
+        if file != "oci" {
+            let [ours, theirs] = [&place, &other].map(|place| {
+                let image = place
+                    .plywood(&["image", "-j", "example.com/bb:1"])
+                    .ok()
+                    .json();
+                let mut image = image[0].clone();
+                image["names"] = serde_json::Value::Null;
+                image["names-history"] = serde_json::Value::Null;
+                let mut layers = place.plywood(&["layers", "-j"]).ok().json();
+                for layer in layers.as_array_mut().unwrap() {
+                    layer["created"] = serde_json::Value::Null;
+                }
+                format!("{image:#}\n{layers:#}")
+            });
+            same(file, &ours, &theirs);
+        }
+    }
+}
+
+#[test]
+fn interop_saved_files_are_read_by_podman_and_skopeo() {
+    let tools = [&TOOLS[..], &["busybox"]].concat();
+    if !can_run(&tools) {
+        return;
+    }
+    let place = Place::new("overlay");
+    let answer = script(
+        &place,
+        &format!(
+            "{BUILD} $C image save example.com/bb:1 oci:lay:v1 >&2; \
+             $C image save example.com/bb:1 oci-archive:oa.tar >&2; \
+             $C image save example.com/bb:1 docker-archive:da.tar >&2; \
+             for from in oci:lay:v1 oci-archive:oa.tar docker-archive:da.tar; do \
+               skopeo copy -q $from dir:copied >&2; rm -r copied; \
+               skopeo inspect --format '{{{{.Digest}}}}' $from; \
+             done; \
+             id=$($P images -q --no-trunc example.com/bb:1 2>/dev/null); \
+             $P rmi -f example.com/bb:1 >/dev/null 2>&1; \
+             $P load -q -i oa.tar >/dev/null 2>&1; \
+             test \"$($P images -q --no-trunc example.com/bb:1 2>/dev/null)\" = \"$id\"; \
+             {RUN} example.com/bb:1; $P rmi -f example.com/bb:1 >/dev/null 2>&1; \
+             $P load -q -i da.tar >/dev/null 2>&1; {RUN} example.com/bb:1; \
+             $C images -q | wc -l"
+        ),
+    )
+    .ok();
+    let lines: Vec<&str> = answer.out.lines().collect();
+    assert_eq!(lines[0], lines[1], "{answer:?}");
+    assert_eq!(lines[3..], ["data", "data", "1"], "{answer:?}");
+}
+
+#[test]
+fn interop_layers_are_shared_with_podman() {
+    let tools = [&TOOLS[..], &["busybox", "buildah"]].concat();
+    if !can_run(&tools) {
+        return;
+    }
+    let place = Place::new("overlay");
+    let answer = script(
+        &place,
+        &format!(
+            "{BUILD} $P save -q --format oci-archive -o oa.tar example.com/bb:1; \
+             $C image load -j oa.tar second:1; \
+             buildah --root $PWD/graph --runroot $PWD/run --storage-driver overlay from --name w \
+               localhost/second:1 >&2; \
+             buildah --root $PWD/graph --runroot $PWD/run --storage-driver overlay rm w >&2; \
+             {RUN} second:1"
+        ),
+    )
+    .ok();
+    let (json, rest) = answer.out.split_once('\n').unwrap();
+    let loaded: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!(loaded[0]["layers_added"], 0, "{answer:?}");
+    assert_eq!(loaded[0]["layers_reused"], 2, "{answer:?}");
+    assert_eq!(rest, "data\n");
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Answers of the version that we follow where the installed oracle is older.
+
+use super::support::{Place, can_run, tar_of};
+
+fn base() -> Vec<u8> {
+    tar_of(&[("f", Some(b"1"))])
+}
+
+fn store() -> Place {
+    let place = Place::new("vfs");
+    place.drop_in(&["import-layer", "-n", "base"], &base()).ok();
+    place
+        .drop_in(&["create-image", "-n", "img", "base"], b"")
+        .ok();
+    place
+}
+
+#[test]
+fn names_are_put_first_and_taken_away() {
+    if !can_run(&[]) {
+        return;
+    }
+    let place = store();
+    let names = |args: &[&str]| place.drop_in(args, b"").ok().out;
+    assert_eq!(
+        names(&["add-names", "-j", "-n", "x", "img"]),
+        "[\"x\",\"img\"]\n"
+    );
+    assert_eq!(
+        names(&["remove-names", "-j", "-n", "img", "x"]),
+        "[\"x\"]\n"
+    );
+    assert_eq!(names(&["remove-names", "-j", "-n", "x", "x"]), "null\n");
+}
+
+#[test]
+fn containers_end_with_a_newline() {
+    if !can_run(&[]) {
+        return;
+    }
+    let place = store();
+    let answer = place
+        .drop_in(&["create-container", "-n", "a", "-n", "b", "img"], b"")
+        .ok();
+    assert!(answer.out.ends_with("\n\ta\n\tb\n"), "{answer:?}");
+}
+
+#[test]
+fn newer_commands_answer() {
+    if !can_run(&[]) {
+        return;
+    }
+    let place = store();
+    let layer = place.drop_in(&["layers", "-q"], b"").ok().line().to_owned();
+    assert_eq!(place.drop_in(&["storage-layers"], b"").ok().line(), layer);
+    assert_eq!(
+        place.drop_in(&["storage-layers", "-j"], b"").ok().line(),
+        format!("[\"{layer}\"]")
+    );
+    let dir = place.drop_in(&["get-image-dir", "img"], b"").ok();
+    assert!(dir.line().ends_with("/userdata"), "{dir:?}");
+    let run_dir = place.drop_in(&["get-image-run-dir", "img"], b"").ok();
+    assert!(
+        run_dir
+            .line()
+            .starts_with(place.path("run").to_str().unwrap()),
+        "{run_dir:?}"
+    );
+    let made = place
+        .drop_in(&["create-storage-layer", "-j"], b"")
+        .ok()
+        .json();
+    assert_eq!(made.as_str().unwrap().len(), 64);
+    assert_eq!(place.drop_in(&["gc", "-j"], b"").ok().out, "\"\"\n");
+    // A layer that no record has is garbage.
+    assert_eq!(place.drop_in(&["storage-layers"], b"").ok().line(), layer);
+    let config = place.drop_in(&["config"], b"").ok().json();
+    assert!(config["root"].is_string(), "{config}");
+    let version = place.drop_in(&["version"], b"").ok();
+    assert!(
+        version.err.starts_with("Version: ") && version.out.is_empty(),
+        "{version:?}"
+    );
+    let bad = place.drop_in(&["images-by-digest", "bad"], b"");
+    assert_eq!(
+        (bad.code, bad.err.as_str()),
+        (1, "invalid checksum digest format\n")
+    );
+}
+
+#[test]
+fn a_layer_is_mounted_by_its_name() {
+    if !can_run(&[]) {
+        return;
+    }
+    let place = store();
+    let path = place
+        .drop_in(&["mount", "base"], b"")
+        .ok()
+        .line()
+        .to_owned();
+    assert_eq!(super::support::read(format!("{path}/f")), b"1");
+    place.drop_in(&["unmount", "base"], b"").ok();
+}
+
+#[test]
+fn files_are_copied_between_host_and_layers() {
+    if !can_run(&[]) {
+        return;
+    }
+    use std::os::unix::fs::MetadataExt as _;
+    let place = store();
+    place
+        .drop_in(&["create-container", "-n", "ctr", "img"], b"")
+        .ok();
+    let layer = place.drop_in(&["container", "-j", "ctr"], b"").ok().json()[0]["layer"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let host = place.path("host");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("a"), "one").unwrap();
+    std::os::unix::fs::symlink("/etc", host.join("out")).unwrap();
+    let host_text = host.to_str().unwrap();
+    let to_dir = format!("{layer}:/sub/dir");
+    place
+        .drop_in(&["copy", "--chown", "7:8", host_text, &to_dir], b"")
+        .ok();
+    let to_file = format!("{layer}:/renamed");
+    place
+        .drop_in(&["copy", &format!("{host_text}/a"), &to_file], b"")
+        .ok();
+    let root = place
+        .drop_in(&["mount", &layer], b"")
+        .ok()
+        .line()
+        .to_owned();
+    let meta = std::fs::metadata(format!("{root}/sub/dir/a")).unwrap();
+    assert_eq!((meta.uid(), meta.gid()), (7, 8));
+    assert_eq!(super::support::read(format!("{root}/renamed")), b"one");
+    place.drop_in(&["unmount", &layer], b"").ok();
+    // A link inside the layer leads to the layer's own /etc, which it does not have.
+    let through = format!("{layer}:/sub/dir/out/passwd");
+    let refused = place.drop_in(&["copy", &through, &format!("{host_text}/stolen")], b"");
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(!host.join("stolen").exists());
+    let back = format!("{layer}:/f");
+    place
+        .drop_in(&["copy", &back, &format!("{host_text}/")], b"")
+        .ok();
+    assert_eq!(super::support::read(host.join("f")), b"1");
+}
