@@ -7,7 +7,7 @@ use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, Host, IdMaps,
     IoContext, LayerId, LayerKind, LogLevel, MountPlan, MountRequest, OpenRequest, Removed, Result,
     Staged, UnpackTarget, Usage, WhiteoutForm,
-    toolkit::{self, temp_dir},
+    toolkit::{self, Places, temp_dir},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     open::Opened,
     probe::Probe,
     program,
-    staging::{PLACES, Places},
+    staging::PLACES,
     whiteout,
 };
 
@@ -331,15 +331,15 @@ impl Driver for OverlayDriver {
 
     fn stage(&self, request: &CreateRequest) -> Result<Staged> {
         let plan = self.plan(request)?;
-        let (token, directory) = self
-            .places
-            .stage(&self.store.layout.home, &plan.attributes)?;
+        let held = self.store.layout.stage(&plan.attributes)?;
+        let directory = held.content.clone();
         let target = diff::unpack_target(directory, self.whiteouts(), self.config())?;
+        let token = self.places.hold(held);
         Ok(Staged { token, target })
     }
 
     fn sync_staged(&self, token: &str) -> Result<()> {
-        self.places.staged(token)?;
+        self.places.content(token)?;
         self.sync_home()
     }
 
@@ -347,8 +347,13 @@ impl Driver for OverlayDriver {
         let plan = self.plan(request)?;
         self.make_room(&request.id)?;
         let (layout, chain) = (&self.store.layout, plan.chain.as_ref());
-        self.places
-            .adopt(layout, token, &request.id, &plan.attributes, chain)
+        let mut held = self.places.take(token)?;
+        let adopted = layout.adopt(&mut held, &request.id, &plan.attributes, chain);
+        if adopted.is_ok() {
+            return held.place.close();
+        }
+        self.places.hold(held);
+        adopted
     }
 
     fn discard(&self, token: &str) -> Result<()> {
@@ -356,7 +361,8 @@ impl Driver for OverlayDriver {
     }
 
     fn trash(&self, id: &LayerId) -> Result<Option<String>> {
-        self.places.trash(&self.store.layout, &self.own(id))
+        let held = self.store.layout.trash(&self.own(id))?;
+        Ok(held.map(|held| self.places.hold(held)))
     }
 
     fn reap(&self, token: &str) -> Result<()> {

@@ -2,16 +2,11 @@
 //! Layers in the making and layers on their way out, in private places that whoever comes after a
 //! crash reclaims.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{fs, path::Path};
 
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, IoContext, LayerId, Result,
-    toolkit::{self, TempDir},
+    toolkit::{self, Held, TempDir},
 };
 
 use crate::{
@@ -22,55 +17,13 @@ use crate::{
 /// Where the places are.
 pub(crate) const PLACES: &str = "tempdirs";
 
-/// The places that this instance holds, by token.
-#[derive(Debug, Default)]
-pub(crate) struct Places(Mutex<HashMap<String, Held>>);
-
-#[derive(Debug)]
-struct Held {
-    place: TempDir,
-    /// The staged `diff`; nothing in a place for what is removed.
-    staged: PathBuf,
-}
-
-impl Places {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Held>> {
-        // Each operation on the map is one step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hold(&self, held: Held) -> String {
-        let token = held.place.name();
-        self.lock().insert(token.clone(), held);
-        token
-    }
-
-    fn take(&self, token: &str) -> Result<Held> {
-        self.lock().remove(token).ok_or_else(|| unknown(token))
-    }
-
-    /// The staged directory of `token`.
-    pub(crate) fn staged(&self, token: &str) -> Result<PathBuf> {
-        let places = self.lock();
-        let held = places.get(token).ok_or_else(|| unknown(token))?;
-        Ok(held.staged.clone())
-    }
-
+impl Layout {
     /// Makes a place with an empty `diff` in it.
-    pub(crate) fn stage(&self, home: &Path, attributes: &Attributes) -> Result<(String, PathBuf)> {
-        let mut place = TempDir::create(&home.join(PLACES))?;
-        let staged = place.addition();
-        make_dir(&staged, attributes.mode, attributes.inner)?;
-        let token = self.hold(Held {
-            place,
-            staged: staged.clone(),
-        });
-        Ok((token, staged))
-    }
-
-    /// Gives a place up with everything in it.
-    pub(crate) fn discard(&self, token: &str) -> Result<()> {
-        self.take(token)?.place.close()
+    pub(crate) fn stage(&self, attributes: &Attributes) -> Result<Held> {
+        let mut place = TempDir::create(&self.home.join(PLACES))?;
+        let content = place.addition();
+        make_dir(&content, attributes.mode, attributes.inner)?;
+        Ok(Held { place, content })
     }
 
     /// Makes the layer `id` of what is staged.
@@ -80,32 +33,50 @@ impl Places {
     /// - When it fails, what was staged stays staged.
     pub(crate) fn adopt(
         &self,
-        layout: &Layout,
-        token: &str,
+        held: &mut Held,
         id: &LayerId,
         attributes: &Attributes,
         chain: Option<&Chain>,
     ) -> Result<()> {
-        let mut held = self.take(token)?;
         let dir = held.place.addition();
-        let published = publish(layout, &held.staged, &dir, id, attributes, chain);
-        match published {
-            Ok(()) => held.place.close(),
-            Err(error) => {
-                let place = Place {
-                    dir,
-                    home: layout.home.clone(),
-                    own: true,
-                };
-                let undone = unpublish(&held.staged, &place);
-                self.hold(held);
-                undone.and(Err(error))
-            }
+        let published = self.publish(&held.content, &dir, id, attributes, chain);
+        published.or_else(|error| {
+            let home = self.home.clone();
+            let own = true;
+            unpublish(&held.content, &Place { dir, home, own }).and(Err(error))
+        })
+    }
+
+    fn publish(
+        &self,
+        staged: &Path,
+        dir: &Path,
+        id: &LayerId,
+        attributes: &Attributes,
+        chain: Option<&Chain>,
+    ) -> Result<()> {
+        // 1. Everything but the files, with `link` and `lower` on disk.
+        self.build(dir, id, attributes, chain)?;
+        // 2. The files, over the empty directory.
+        let diff = dir.join("diff");
+        fs::rename(staged, &diff).at("cannot move into place", &diff)?;
+        if self.durable {
+            sync_dir(dir)?;
         }
+        // 3. The layer.
+        let layer = self.dir(id);
+        fs::rename(dir, &layer).at("cannot publish", &layer)?;
+        if self.durable {
+            sync_dir(&self.home).or_else(|error| {
+                fs::rename(&layer, dir).at("cannot take back", &layer)?;
+                Err(error)
+            })?;
+        }
+        Ok(())
     }
 
     /// Moves a layer out of the way; `None` when there is none.
-    pub(crate) fn trash(&self, layout: &Layout, place: &Place) -> Result<Option<String>> {
+    pub(crate) fn trash(&self, place: &Place) -> Result<Option<Held>> {
         if fs::symlink_metadata(&place.dir).is_err() {
             return Ok(None);
         }
@@ -118,56 +89,36 @@ impl Places {
                 .object(place.dir.display().to_string())
                 .remedy("unmount it first"));
         }
-        let mut trash = TempDir::create(&layout.home.join(PLACES))?;
-        if let Some(link) = place.read_link()? {
-            trash.take(&layout.links().join(link.as_str()))?;
+        let mut trash = TempDir::create(&self.home.join(PLACES))?;
+        // The link first: one that names nothing breaks the link repair of 1.43.
+        let link = place
+            .read_link()?
+            .map(|link| self.links().join(link.as_str()));
+        let taken = link
+            .as_ref()
+            .map(|link| trash.take(link))
+            .transpose()?
+            .flatten();
+        let moved = trash.take(&place.dir).or_else(|error| {
+            if let (Some(taken), Some(link)) = (taken, link) {
+                fs::rename(&taken, &link).at("cannot put back", &link)?;
+            }
+            Err(error)
+        })?;
+        if self.durable {
+            sync_dir(&self.home)?;
         }
-        let moved = trash.take(&place.dir)?;
-        if layout.durable {
-            sync_dir(&layout.home)?;
+        match moved {
+            Some(content) => Ok(Some(Held {
+                place: trash,
+                content,
+            })),
+            None => trash.close().map(|()| None),
         }
-        let Some(staged) = moved else {
-            trash.close()?;
-            return Ok(None);
-        };
-        Ok(Some(self.hold(Held {
-            place: trash,
-            staged,
-        })))
     }
 }
 
-fn unknown(token: &str) -> DriverError {
-    let message = format!("nothing is staged as `{token}`");
-    DriverError::new(DriverErrorCode::NOT_FOUND, message).object(token)
-}
-
-fn publish(
-    layout: &Layout,
-    staged: &Path,
-    dir: &Path,
-    id: &LayerId,
-    attributes: &Attributes,
-    chain: Option<&Chain>,
-) -> Result<()> {
-    // 1. Everything but the files, with `link` and `lower` on disk.
-    layout.build(dir, id, attributes, chain)?;
-    // 2. The files, over the empty directory.
-    let diff = dir.join("diff");
-    fs::rename(staged, &diff).at("cannot move into place", &diff)?;
-    if layout.durable {
-        sync_dir(dir)?;
-    }
-    // 3. The layer.
-    let layer = layout.dir(id);
-    fs::rename(dir, &layer).at("cannot publish", &layer)?;
-    if layout.durable {
-        sync_dir(&layout.home)?;
-    }
-    Ok(())
-}
-
-/// Takes back what [`publish`] did before it failed.
+/// Takes back what [`Layout::publish`] did before it failed.
 fn unpublish(staged: &Path, place: &Place) -> Result<()> {
     if fs::symlink_metadata(&place.dir).is_err() {
         return Ok(());

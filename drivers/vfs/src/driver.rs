@@ -10,8 +10,9 @@ use std::{
 
 use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, IoContext,
-    LayerId, MountPlan, MountRequest, MountStep, MountSteps, OpenRequest, Removed, Result,
-    UnpackTarget, Usage, toolkit,
+    LayerId, MountPlan, MountRequest, MountStep, MountSteps, OpenRequest, Removed, Result, Staged,
+    UnpackTarget, Usage,
+    toolkit::{self, Held, Places, TempDir, temp_dir},
 };
 
 use crate::{
@@ -22,11 +23,15 @@ use crate::{
 /// Mode of a base layer's root, before the umask.
 const ROOT_MODE: u32 = 0o555;
 
+/// Where layers are while they are being made or removed.
+const PLACES: &str = "tempdirs";
+
 /// A vfs store.
 pub(crate) struct VfsDriver {
     config: Config,
     home: PathBuf,
     run_dir: PathBuf,
+    places: Places,
 }
 
 impl VfsDriver {
@@ -34,7 +39,7 @@ impl VfsDriver {
         let config = Config::parse(&request.options, &request.known_drivers)?;
         if request.image_store.is_some() {
             return Err(DriverError::new(
-                DriverErrorCode::NOT_SUPPORTED,
+                DriverErrorCode::INVALID_ARGUMENT,
                 "vfs: a separate image store is not supported",
             )
             .remedy("leave `imagestore` out of [storage]"));
@@ -43,6 +48,7 @@ impl VfsDriver {
             config,
             home: request.home,
             run_dir: request.run_dir,
+            places: Places::default(),
         };
         make_dirs(&this.trees(), 0o700)?;
         Ok(this)
@@ -52,9 +58,13 @@ impl VfsDriver {
         self.home.join("dir")
     }
 
+    fn own(&self, id: &LayerId) -> PathBuf {
+        self.trees().join(id.as_str())
+    }
+
     /// Where the layer's tree is: in the home, or in the first image store that has it.
     fn find(&self, id: &LayerId) -> Result<Option<PathBuf>> {
-        let own = self.trees().join(id.as_str());
+        let own = self.own(id);
         let stores = self.config.image_stores.iter();
         let theirs = stores.map(|store| store.join("vfs/dir").join(id.as_str()));
         for tree in std::iter::once(own).chain(theirs) {
@@ -78,8 +88,8 @@ impl VfsDriver {
         })
     }
 
-    /// Makes the layer's tree at `place`, which does not exist.
-    fn make(&self, place: &Path, request: &CreateRequest) -> Result<()> {
+    /// Makes the layer's tree in a private place, which takes as long as copying takes.
+    fn make(&self, request: &CreateRequest) -> Result<Held> {
         if let Some(option) = request.storage_options.keys().next() {
             return Err(DriverError::new(
                 DriverErrorCode::INVALID_ARGUMENT,
@@ -87,27 +97,71 @@ impl VfsDriver {
             )
             .object(option));
         }
-        fs::DirBuilder::new()
-            .mode(ROOT_MODE)
-            .create(place)
-            .at("cannot create", place)?;
         let source = request.template.as_ref().or(request.parent.as_ref());
-        if let Some(source) = source {
-            let options = CopyOptions {
-                ignore_chown_errors: self.config.ignore_chown_errors,
-            };
-            return copy_tree(&self.tree(source)?, place, options);
-        }
+        let source = source.map(|id| self.tree(id)).transpose()?;
         let (uid, gid) = request.id_maps.root().ok_or_else(|| {
             DriverError::new(
                 DriverErrorCode::INVALID_ARGUMENT,
                 "the id maps have no entry for the root user",
             )
         })?;
-        if (uid, gid) != (0, 0) {
-            lchown(place, Some(uid), Some(gid)).at("cannot change the owner of", place)?;
+        let mut place = TempDir::create(&self.home.join(PLACES))?;
+        let content = place.addition();
+        fs::DirBuilder::new()
+            .mode(ROOT_MODE)
+            .create(&content)
+            .at("cannot create", &content)?;
+        if let Some(source) = source {
+            let options = CopyOptions {
+                ignore_chown_errors: self.config.ignore_chown_errors,
+            };
+            copy_tree(&source, &content, options)?;
+        } else if (uid, gid) != (0, 0) {
+            lchown(&content, Some(uid), Some(gid)).at("cannot change the owner of", &content)?;
+        }
+        Ok(Held { place, content })
+    }
+
+    fn refuse_existing(&self, id: &LayerId) -> Result<()> {
+        if fs::symlink_metadata(self.own(id)).is_err() {
+            return Ok(());
+        }
+        let message = format!("layer `{id}` exists");
+        Err(DriverError::new(DriverErrorCode::ALREADY_EXISTS, message).object(id.as_str()))
+    }
+
+    /// Makes the tree in a private place the layer `id`; an existing layer is not touched.
+    fn publish(&self, content: &Path, id: &LayerId) -> Result<()> {
+        // The rename alone would replace an empty layer.
+        self.refuse_existing(id)?;
+        let tree = self.own(id);
+        fs::rename(content, &tree).at("cannot publish", &tree)?;
+        if self.config.sync {
+            let trees = self.trees();
+            let synced = fs::File::open(&trees).and_then(|dir| dir.sync_all());
+            synced.at("cannot sync", &trees).or_else(|error| {
+                fs::rename(&tree, content).at("cannot take back", &tree)?;
+                Err(error)
+            })?;
         }
         Ok(())
+    }
+
+    fn sync_home(&self) -> Result<()> {
+        if !self.config.sync {
+            return Err(DriverError::not_supported("sync"));
+        }
+        let home = fs::File::open(&self.home).at("cannot open", &self.home)?;
+        rustix::fs::syncfs(&home).at("cannot sync", &self.home)
+    }
+
+    fn target(&self, directory: PathBuf) -> Result<UnpackTarget> {
+        let mut entries = fs::read_dir(&directory).at("cannot read", &directory)?;
+        let fresh = entries.next().is_none();
+        let mut target = UnpackTarget::tree(directory);
+        target.ignore_chown_errors = self.config.ignore_chown_errors;
+        target.fresh = fresh;
+        Ok(target)
     }
 }
 
@@ -119,21 +173,15 @@ fn make_dirs(path: &Path, mode: u32) -> Result<()> {
         .at("cannot create", path)
 }
 
-fn remove_tree(path: &Path) -> Result<Removed> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(Removed::Now),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removed::AlreadyGone),
-        Err(error) => Err(DriverError::io("cannot remove", path, &error)),
-    }
-}
-
 impl Driver for VfsDriver {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::default();
         capabilities.list = true;
         capabilities.read_only_mounts = true;
         capabilities.volatile_mounts = true;
-        capabilities.idmapped_mounts = true;
+        capabilities.staging = true;
+        capabilities.deferred_removal = true;
+        capabilities.sync = self.config.sync;
         capabilities.template = true;
         capabilities.image_stores = true;
         capabilities
@@ -144,28 +192,17 @@ impl Driver for VfsDriver {
     }
 
     fn create(&self, request: &CreateRequest) -> Result<()> {
-        let tree = self.trees().join(request.id.as_str());
-        if fs::symlink_metadata(&tree).is_ok() {
-            return Err(DriverError::new(
-                DriverErrorCode::ALREADY_EXISTS,
-                format!("layer `{}` exists", request.id),
-            )
-            .object(request.id.as_str()));
-        }
-        // No id starts with a dot, so this can neither be a layer nor be listed.
-        let place = self.trees().join(format!(".new-{}", request.id));
-        remove_tree(&place)?;
-        let made = self
-            .make(&place, request)
-            .and_then(|()| fs::rename(&place, &tree).at("cannot publish", &tree));
-        if made.is_err() {
-            remove_tree(&place)?;
-        }
-        made
+        self.refuse_existing(&request.id)?;
+        let held = self.make(request)?;
+        self.publish(&held.content, &request.id)?;
+        held.place.close()
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
-        remove_tree(&self.trees().join(id.as_str()))
+        match self.trash(id)? {
+            Some(token) => self.reap(&token).map(|()| Removed::Now),
+            None => Ok(Removed::AlreadyGone),
+        }
     }
 
     fn exists(&self, id: &LayerId) -> Result<bool> {
@@ -235,15 +272,7 @@ impl Driver for VfsDriver {
     }
 
     fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
-        let tree = self.tree(id)?;
-        let fresh = fs::read_dir(&tree)
-            .at("cannot read", &tree)?
-            .next()
-            .is_none();
-        let mut target = UnpackTarget::tree(tree);
-        target.ignore_chown_errors = self.config.ignore_chown_errors;
-        target.fresh = fresh;
-        Ok(target)
+        self.target(self.tree(id)?)
     }
 
     fn diff_view(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<DiffView> {
@@ -255,6 +284,57 @@ impl Driver for VfsDriver {
 
     fn content_roots(&self, id: &LayerId) -> Result<Vec<PathBuf>> {
         Ok(vec![self.tree(id)?])
+    }
+
+    fn stage(&self, request: &CreateRequest) -> Result<Staged> {
+        let held = self.make(request)?;
+        let target = self.target(held.content.clone())?;
+        let token = self.places.hold(held);
+        Ok(Staged { token, target })
+    }
+
+    fn sync_staged(&self, token: &str) -> Result<()> {
+        self.places.content(token)?;
+        self.sync_home()
+    }
+
+    fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
+        let held = self.places.take(token)?;
+        let published = self.publish(&held.content, &request.id);
+        if published.is_ok() {
+            return held.place.close();
+        }
+        self.places.hold(held);
+        published
+    }
+
+    fn discard(&self, token: &str) -> Result<()> {
+        self.places.discard(token)
+    }
+
+    fn trash(&self, id: &LayerId) -> Result<Option<String>> {
+        let tree = self.own(id);
+        if fs::symlink_metadata(&tree).is_err() {
+            return Ok(None);
+        }
+        let mut place = TempDir::create(&self.home.join(PLACES))?;
+        match place.take(&tree)? {
+            Some(content) => Ok(Some(self.places.hold(Held { place, content }))),
+            None => place.close().map(|()| None),
+        }
+    }
+
+    fn reap(&self, token: &str) -> Result<()> {
+        self.places.discard(token)
+    }
+
+    fn recover(&self) -> Result<Vec<String>> {
+        temp_dir::recover(&self.home.join(PLACES))
+    }
+
+    fn sync(&self, id: &LayerId) -> Result<()> {
+        self.tree(id)?;
+        self.sync_home()
     }
 
     fn image_stores(&self) -> Vec<PathBuf> {

@@ -2,11 +2,13 @@
 //! What several drivers need.
 
 pub mod mountinfo;
+mod places;
 mod private_mount;
 mod remove;
 pub mod temp_dir;
 mod usage;
 
+pub use places::{Held, Places};
 pub use private_mount::{is_mount_point, make_private, undo_private};
 pub use remove::remove_tree;
 pub use temp_dir::TempDir;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A driver's home as a mount of its own, so that layers' mounts do not spread.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use rustix::{
     fs::{AtFlags, CWD, StatxAttributes, StatxFlags},
@@ -17,9 +20,14 @@ use crate::{DriverError, DriverErrorCode, IoContext, Result};
 /// # Behavior
 /// - A directory that is a mount point already is only made private.
 ///
+/// # Locking
+/// Two processes at once could both mount it; core opens drivers under the store's own lock.
+///
 /// # Errors
 /// When the process may not mount.
 pub fn make_private(directory: &Path) -> Result<()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if !is_mount_point(directory)? {
         mount_bind_recursive(directory, directory).at("cannot mount on itself", directory)?;
     }
