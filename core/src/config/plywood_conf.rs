@@ -59,18 +59,16 @@ struct Pin {
 
 impl Pin {
     fn finish(self, name: String) -> Result<ConfiguredPlugin> {
-        match self.path {
-            Some(path) => Ok(ConfiguredPlugin {
-                name,
-                path,
-                sha256: self.sha256,
-            }),
-            None => {
-                let origin = self.origin.unwrap_or(Origin::Default);
-                let what = format!("{origin}: `plugin.{name}` has a `sha256` but no `path`");
-                Err(Error::new(ErrorKind::Config, what).subject(name))
-            }
-        }
+        let path = self.path.ok_or_else(|| {
+            let origin = self.origin.unwrap_or(Origin::Default);
+            let what = format!("{origin}: `plugin.{name}` has a `sha256` but no `path`");
+            Error::new(ErrorKind::Config, what).subject(&name)
+        })?;
+        Ok(ConfiguredPlugin {
+            name,
+            path,
+            sha256: self.sha256,
+        })
     }
 }
 

@@ -76,9 +76,10 @@ fn fits(data: &[u8]) -> bool {
 fn data(overlay: &OverlayMount, lowers: &[PathBuf], options: &Options) -> Result<Vec<u8>, Failure> {
     let short = |path: &Path| -> PathBuf {
         let relative = path.strip_prefix(&overlay.base).unwrap_or(path);
-        match relative.as_os_str().is_empty() {
-            true => ".".into(),
-            false => relative.to_owned(),
+        if relative.as_os_str().is_empty() {
+            ".".into()
+        } else {
+            relative.to_owned()
         }
     };
     let mut data = Vec::new();

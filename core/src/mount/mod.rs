@@ -76,7 +76,7 @@ impl Mounter {
         Ok(steps.target.clone())
     }
 
-    fn perform(&self, step: &MountStep) -> Result<()> {
+    fn perform(self, step: &MountStep) -> Result<()> {
         let new = self.interface == Interface::Best;
         match step {
             MountStep::Overlay(overlay) => self.overlay(overlay),
@@ -113,7 +113,7 @@ impl Mounter {
         }
     }
 
-    fn overlay(&self, overlay: &OverlayMount) -> Result<()> {
+    fn overlay(self, overlay: &OverlayMount) -> Result<()> {
         check(overlay)?;
         let options = Options::parse(&overlay.options, overlay.upper.is_none())?;
         if let ([only], None) = (&overlay.lowers[..], &overlay.upper) {
@@ -136,7 +136,7 @@ impl Mounter {
         propagate(&overlay.target, &options)
     }
 
-    fn bind(&self, source: &Path, target: &Path, options: &Options) -> Result<()> {
+    fn bind(self, source: &Path, target: &Path, options: &Options) -> Result<()> {
         let new = self.interface == Interface::Best;
         let outcome = match new.then(|| modern::bind(source, target, options)) {
             Some(Err(failure)) if failure.is_missing_call() => None,
