@@ -101,6 +101,28 @@ impl Store {
     }
 }
 
+/// What is mounted below a directory, innermost first.
+pub(crate) fn mounts_below(root: &Path) -> Vec<PathBuf> {
+    let info = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let paths = info.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut below: Vec<PathBuf> = paths
+        .map(PathBuf::from)
+        .filter(|path| path.starts_with(root))
+        .collect();
+    below.reverse();
+    below
+}
+
+impl Drop for Store {
+    /// The other program leaves the driver's home mounted on itself.
+    fn drop(&mut self) {
+        for path in mounts_below(self.root.path()) {
+            let gone = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
+            assert!(gone.is_ok() || std::thread::panicking(), "{} stays mounted", path.display());
+        }
+    }
+}
+
 pub(crate) fn options(root: &Path, kind: Kind) -> LayerStoreOptions {
     let name = format!("{}-layers", kind.name());
     LayerStoreOptions::new(root.join("graph").join(&name), root.join("run").join(&name))
