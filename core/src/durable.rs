@@ -120,6 +120,7 @@ impl AtomicFile {
         }
         // The mode of the open call went through the umask.
         rustix::fs::fchmod(&self.file, Mode::from(0o600)).at("cannot set the mode of", &target)?;
+        tracing::trace!(target: "plywood::step", step = "durable.written");
         rustix::fs::renameat(
             &self.directory,
             &self.temporary,
@@ -127,6 +128,7 @@ impl AtomicFile {
             &self.name,
         )
         .at("cannot replace", &target)?;
+        tracing::trace!(target: "plywood::step", step = "durable.replaced");
         self.temporary.clear();
         if durability == Durability::Full {
             let parent = parent_of(&target);

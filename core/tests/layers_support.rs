@@ -118,7 +118,11 @@ impl Drop for Store {
     fn drop(&mut self) {
         for path in mounts_below(self.root.path()) {
             let gone = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
-            assert!(gone.is_ok() || std::thread::panicking(), "{} stays mounted", path.display());
+            assert!(
+                gone.is_ok() || std::thread::panicking(),
+                "{} stays mounted",
+                path.display()
+            );
         }
     }
 }
