@@ -137,10 +137,12 @@ impl OverlayDriver {
         }
     }
 
-    fn sync_home(&self) -> Result<()> {
+    /// Makes everything durable once `exists` has found what is meant.
+    fn sync_home(&self, exists: impl FnOnce() -> Result<PathBuf>) -> Result<()> {
         if !self.config().sync {
             return Err(DriverError::not_supported("sync"));
         }
+        exists()?;
         let home = &self.store.layout.home;
         let opened = fs::File::open(home).at("cannot open", home)?;
         rustix::fs::syncfs(&opened).at("cannot sync", home)
@@ -339,8 +341,7 @@ impl Driver for OverlayDriver {
     }
 
     fn sync_staged(&self, token: &str) -> Result<()> {
-        self.places.content(token)?;
-        self.sync_home()
+        self.sync_home(|| self.places.content(token))
     }
 
     fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
@@ -374,13 +375,7 @@ impl Driver for OverlayDriver {
     }
 
     fn sync(&self, id: &LayerId) -> Result<()> {
-        let place = self.store.layout.get(id)?;
-        if place.own {
-            self.sync_home()
-        } else {
-            // Nothing in an image store was written.
-            Ok(())
-        }
+        self.sync_home(|| self.store.layout.get(id).map(|place| place.dir))
     }
 
     fn image_stores(&self) -> Vec<PathBuf> {

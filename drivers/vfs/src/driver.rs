@@ -147,10 +147,12 @@ impl VfsDriver {
         Ok(())
     }
 
-    fn sync_home(&self) -> Result<()> {
+    /// Makes everything durable once `exists` has found what is meant.
+    fn sync_home(&self, exists: impl FnOnce() -> Result<PathBuf>) -> Result<()> {
         if !self.config.sync {
             return Err(DriverError::not_supported("sync"));
         }
+        exists()?;
         let home = fs::File::open(&self.home).at("cannot open", &self.home)?;
         rustix::fs::syncfs(&home).at("cannot sync", &self.home)
     }
@@ -294,8 +296,7 @@ impl Driver for VfsDriver {
     }
 
     fn sync_staged(&self, token: &str) -> Result<()> {
-        self.places.content(token)?;
-        self.sync_home()
+        self.sync_home(|| self.places.content(token))
     }
 
     fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
@@ -333,8 +334,7 @@ impl Driver for VfsDriver {
     }
 
     fn sync(&self, id: &LayerId) -> Result<()> {
-        self.tree(id)?;
-        self.sync_home()
+        self.sync_home(|| self.tree(id))
     }
 
     fn image_stores(&self) -> Vec<PathBuf> {
