@@ -462,3 +462,25 @@ fn plywoods_own_file_is_read_strictly() {
         "{error}"
     );
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_breaks_the_reader(text in "(\\PC|\n){0,80}", value in "[\\[\\]{}\"=a,1 \n.+-]{0,30}") {
+        let host = Host::new();
+        for text in [&text, &format!("[storage]\ndriver_priority = {value}\n"), &format!("{value}={text}")] {
+            host.file("etc/containers/storage.conf", text);
+            if let Err(error) = host.load_with(&Overrides::default()) {
+                proptest::prop_assert!(error.to_string().starts_with("decode configuration"));
+            }
+            host.file("etc/plywood/plywood.conf", text);
+            drop(host.load_with(&Overrides::default()));
+        }
+    }
+
+    #[test]
+    fn expansion_takes_any_text(text in "[$%{}aH\u{e4}_1*]{0,20}") {
+        let env = Environment::below("/".as_ref(), 7, &[("H", "x"), ("a", "$H")]);
+        let expanded = env.expand(&text);
+        proptest::prop_assert!(text.contains('$') || expanded == text);
+    }
+}

@@ -274,3 +274,99 @@ fn two_names_of_one_file_are_one_lock() {
     std::os::unix::fs::symlink(&s.path, &link).unwrap();
     assert!(Arc::ptr_eq(&lock.shared, &open(&link).shared));
 }
+
+/// Adds one to the number in `file`, with the lock held, `rounds` times.
+fn count_up(lock: &StoreLock<Layers>, file: &Path, rounds: usize) {
+    for _ in 0..rounds {
+        let mut held = Held::nothing();
+        let (guard, _) = lock.write(&mut held).unwrap();
+        let before = guard.token().unwrap();
+        let number: usize = std::fs::read_to_string(file).unwrap().parse().unwrap();
+        let ((), _) = guard
+            .publish(|| {
+                std::fs::write(file, (number + 1).to_string()).unwrap();
+                Ok(())
+            })
+            .unwrap();
+        assert!(guard.modified_since(&before).unwrap());
+    }
+}
+
+const COUNTING_PEER: &str = r"
+import fcntl, os, sys
+lock, path, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+for _ in range(rounds):
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fcntl.lockf(fd, fcntl.LOCK_EX)
+    number = int(open(path).read())
+    open(path, 'w').write(str(number + 1))
+    os.pwrite(fd, os.urandom(64), 0)
+    os.close(fd)
+";
+
+#[test]
+fn threads_processes_and_go_do_not_lose_each_others_changes() {
+    const ROUNDS: usize = 150;
+    let s = scratch();
+    let file = s.path.with_file_name("number");
+    std::fs::write(&file, "0").unwrap();
+    let mut children: Vec<_> = (0..2)
+        .map(|_| {
+            let mut go = Command::new("python3");
+            go.args(["-c", COUNTING_PEER]).arg(&s.path).arg(&file);
+            go.arg(ROUNDS.to_string()).spawn().unwrap()
+        })
+        .collect();
+    let mut other = Command::new(std::env::current_exe().unwrap());
+    other.args(["--ignored", "--exact", "locking::tests::the_other_process"]);
+    other
+        .current_dir(file.parent().unwrap())
+        .stdout(Stdio::null());
+    children.push(other.spawn().unwrap());
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| count_up(&open(&s.path), &file, ROUNDS));
+        }
+    });
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+    let total = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(total, (6 * ROUNDS).to_string());
+    assert_eq!(std::fs::metadata(&s.path).unwrap().len(), 64);
+}
+
+#[test]
+#[ignore = "a part of `threads_processes_and_go_do_not_lose_each_others_changes`"]
+fn the_other_process() {
+    count_up(&open(Path::new("layers.lock")), Path::new("number"), 150);
+}
+
+#[test]
+fn an_open_file_description_lock_of_another_process_is_named_too() {
+    let s = scratch();
+    let lock = impatient(&s.path);
+    let program = r"
+import fcntl, struct, sys, time
+file = open(sys.argv[1], 'r+b')
+F_OFD_SETLKW = 38
+fcntl.fcntl(file, F_OFD_SETLKW, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0))
+print('ready', flush=True)
+time.sleep(600)
+";
+    let mut child = Command::new("python3")
+        .args(["-c", program])
+        .arg(&s.path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    let error = lock.read(&mut Held::nothing()).unwrap_err();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let holder = format!("held by process {} (python3)", child.id());
+    assert!(error.to_string().contains(&holder), "{error}");
+    drop(lock.read(&mut Held::nothing()).unwrap());
+}

@@ -127,7 +127,16 @@ impl Mounter {
             }
             return self.bind(&overlay.base.join(only), &overlay.target, &options);
         }
-        let outcome = if self.interface == Interface::Best && modern::has_single_lowers() {
+        let new = self.interface == Interface::Best && modern::has_single_lowers();
+        tracing::debug!(
+            target = %overlay.target.display(),
+            lowers = overlay.lowers.len(),
+            writable = overlay.upper.is_some(),
+            options = ?overlay.options,
+            new_interface = new,
+            "mounting an overlay"
+        );
+        let outcome = if new {
             modern::overlay(overlay, &options)
         } else {
             classic::overlay(overlay, &options)

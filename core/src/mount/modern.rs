@@ -33,13 +33,19 @@ const LONGEST: usize = 255;
 ///   meaningless one, and only refuses to make the mount, without saying why.
 pub(super) fn has_single_lowers() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let Ok(context) = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) else {
-            return false;
-        };
-        fsconfig_set_string(&context, "lowerdir+", "/").is_ok()
-            && fsconfig_set_string(&context, "plywood-probe", "1").is_err()
-    })
+    if let Some(answer) = ANSWER.get() {
+        return *answer;
+    }
+    let answer = match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(context) => {
+            fsconfig_set_string(&context, "lowerdir+", "/").is_ok()
+                && fsconfig_set_string(&context, "plywood-probe", "1").is_err()
+        }
+        Err(Errno::NOSYS | Errno::PERM | Errno::NODEV) => false,
+        // Nothing is learned from a lack of descriptors or memory; the mount itself will say so.
+        Err(_) => return true,
+    };
+    *ANSWER.get_or_init(|| answer)
 }
 
 /// A file system in the making.

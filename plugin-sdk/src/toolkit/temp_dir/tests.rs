@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-use std::os::unix::fs::PermissionsExt;
+use std::{
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command, Stdio},
+};
 
 use super::*;
 
@@ -89,4 +93,93 @@ fn many_threads_make_and_reclaim_without_losing_anything() {
         }
     });
     assert!(!root.exists());
+}
+
+/// A process that dies without tidying up.
+struct Doomed(Child);
+
+impl Doomed {
+    /// Starts it and waits for its first line.
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("ready") {
+            line.clear();
+            assert_ne!(output.read_line(&mut line).unwrap(), 0, "it ended early");
+        }
+        Self(child)
+    }
+
+    fn die(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Go's locks are POSIX record locks.
+fn go_process(lock: &Path) -> Command {
+    let program = "
+import fcntl, sys, time
+file = open(sys.argv[1], 'r+b')
+fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print('ready', flush=True)
+time.sleep(600)
+";
+    let mut command = Command::new("python3");
+    command.args(["-c", program]).arg(lock);
+    command
+}
+
+#[test]
+fn a_place_of_a_go_process_is_left_alone_until_it_dies() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("tempdirs");
+    fs::create_dir_all(root.join("temp-dir-17/0-addition")).unwrap();
+    fs::write(root.join("lock-17"), "").unwrap();
+    let go = Doomed::start(go_process(&root.join("lock-17")));
+    assert_eq!(recover(&root).unwrap(), [""; 0]);
+    go.die();
+    assert_eq!(recover(&root).unwrap(), ["temp-dir-17"]);
+}
+
+#[test]
+fn a_go_process_leaves_a_place_of_ours_alone() {
+    let top = tempfile::tempdir().unwrap();
+    let place = TempDir::create(top.path()).unwrap();
+    let lock = top.path().join(place.name().replace("temp-dir", "lock"));
+    let mut command = go_process(&lock);
+    let output = command.stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("BlockingIOError"), "{text}");
+}
+
+#[test]
+fn a_place_of_a_killed_process_is_reclaimed() {
+    let top = tempfile::tempdir().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg("toolkit::temp_dir::tests::the_process_that_is_killed")
+        .current_dir(top.path());
+    let child = Doomed::start(command);
+    let root = top.path().join("killed");
+    let file = fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("0-addition"))
+        .find(|path| path.exists())
+        .unwrap();
+    assert_eq!(recover(&root).unwrap(), [""; 0]);
+    child.die();
+    assert_eq!(recover(&root).unwrap().len(), 1);
+    assert!(!file.exists() && !root.exists());
+}
+
+#[test]
+#[ignore = "a part of `a_place_of_a_killed_process_is_reclaimed`"]
+fn the_process_that_is_killed() {
+    let mut place = TempDir::create(Path::new("killed")).unwrap();
+    fs::write(place.addition(), "x").unwrap();
+    println!("ready");
+    std::thread::sleep(std::time::Duration::from_secs(600));
 }
