@@ -84,7 +84,7 @@ fn hint(error: &Error) -> Option<String> {
         return Some(remedy.to_owned());
     }
     let text = match error.kind() {
-        ErrorKind::LayerUnknown | ErrorKind::ParentUnknown => {
+        ErrorKind::LayerUnknown | ErrorKind::NotALayer | ErrorKind::ParentUnknown => {
             "`plywood layers` lists the layers of this store; `plywood info` says which store it is"
         }
         ErrorKind::ImageUnknown | ErrorKind::NotAnImage => {

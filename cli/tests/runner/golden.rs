@@ -205,7 +205,6 @@ const SCRIPT: &[Step] = &[
     step("mount -r three"),
     step("umount three"),
     step("copy nothing:/x /tmp"),
-    step("copy --chown x A:/etc ctr:/"),
     // Deleting, with what stands in the way.
     step("delete-layer A"),
     step("delete-layer -j B"),
@@ -222,7 +221,6 @@ const SCRIPT: &[Step] = &[
     step("delete -j C"),
     step("delete-image -j -t three"),
     step("delete-image three"),
-    step("layers -q"),
     step("image three"),
     fed("import-layer -n again -i A", "base"),
     step("layers"),

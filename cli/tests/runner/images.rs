@@ -148,6 +148,7 @@ fn damaged_files_leave_nothing_behind() {
     assert_eq!(place.plywood(&["images"]).ok().out, "");
     assert_eq!(place.plywood(&["layers", "-q"]).ok().out.lines().count(), 1);
 
+    place.plywood(&["wipe"]).ok();
     let blobs = place.path("layout/blobs/sha256");
     let largest = std::fs::read_dir(&blobs)
         .unwrap()

@@ -34,14 +34,14 @@ fn interop_images_go_to_podman_and_back() {
         ),
     )
     .ok();
-    for (file, names) in [("da.tar", 1), ("oa.tar", 1), ("oci", 1)] {
+    for file in ["da.tar", "oa.tar", "oci"] {
         let place = Place::new("overlay");
         let from = build.path(file).display().to_string();
         // We load, podman runs.
         let answer = script(
             &place,
             &format!(
-                "$C image load {from} >&2; test \"$($P images -q example.com/bb:1 | wc -l)\" = {names}; \
+                "$C image load {from} >&2; test \"$($P images -q example.com/bb:1 | wc -l)\" = 1; \
                  {RUN} example.com/bb:1; $P image inspect --format '{{{{.Digest}}}}' example.com/bb:1"
             ),
         )
@@ -50,26 +50,25 @@ fn interop_images_go_to_podman_and_back() {
             answer.out.starts_with("data\nsha256:"),
             "{file}: {answer:?}"
         );
-        // Podman loads the same: same records.
-        let other = Place::new("overlay");
-        script(&other, &format!("$P load -q -i {from} >/dev/null 2>&1; $P tag example.com/bb:1 x:y 2>/dev/null || true")).ok();
-        if file != "oci" {
-            let [ours, theirs] = [&place, &other].map(|place| {
-                let image = place
-                    .plywood(&["image", "-j", "example.com/bb:1"])
-                    .ok()
-                    .json();
-                let mut image = image[0].clone();
-                image["names"] = serde_json::Value::Null;
-                image["names-history"] = serde_json::Value::Null;
-                let mut layers = place.plywood(&["layers", "-j"]).ok().json();
-                for layer in layers.as_array_mut().unwrap() {
-                    layer["created"] = serde_json::Value::Null;
-                }
-                format!("{image:#}\n{layers:#}")
-            });
-            same(file, &ours, &theirs);
+        // Podman names a directory's image after its path.
+        if file == "oci" {
+            continue;
         }
+        // Podman loads the same: the records are the same but for the layers' times.
+        let other = Place::new("overlay");
+        script(&other, &format!("$P load -q -i {from} >&2")).ok();
+        let [ours, theirs] = [&place, &other].map(|place| {
+            let image = place
+                .plywood(&["image", "-j", "example.com/bb:1"])
+                .ok()
+                .json();
+            let mut layers = place.plywood(&["layers", "-j"]).ok().json();
+            for layer in layers.as_array_mut().unwrap() {
+                layer["created"] = serde_json::Value::Null;
+            }
+            format!("{image:#}\n{layers:#}")
+        });
+        same(file, &ours, &theirs);
     }
 }
 

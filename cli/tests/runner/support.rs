@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsStr,
     fs,
     io::Write as _,
     os::unix::process::CommandExt as _,
@@ -372,10 +371,4 @@ pub(super) fn words(line: &str) -> Vec<&str> {
 pub(super) fn read(path: impl AsRef<Path>) -> Vec<u8> {
     let path = path.as_ref();
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Runs any program.
-#[track_caller]
-pub(super) fn tool(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Answer {
-    run(Command::new(name).args(args), b"")
 }

@@ -140,6 +140,14 @@ fn files_are_copied_between_host_and_layers() {
     assert_eq!((meta.uid(), meta.gid()), (7, 8));
     assert_eq!(super::support::read(format!("{root}/renamed")), b"one");
     place.drop_in(&["unmount", &layer], b"").ok();
+    let bad = place.drop_in(&["copy", "-o", "x", host_text, &to_file], b"");
+    assert_eq!(
+        (bad.code, bad.err.as_str()),
+        (
+            1,
+            "bad UID: strconv.ParseUint: parsing \"x\": invalid syntax\n"
+        )
+    );
     // A link inside the layer leads to the layer's own /etc, which it does not have.
     let through = format!("{layer}:/sub/dir/out/passwd");
     let refused = place.drop_in(&["copy", &through, &format!("{host_text}/stolen")], b"");
