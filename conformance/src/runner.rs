@@ -200,7 +200,7 @@ fn check(case: &Case, source: &Source, root: &Path, options: &[String]) -> Verdi
     {
         return Verdict::NotApplicable;
     }
-    let home = root.join("graph").join(target.driver.name());
+    let home = target.home();
     let baseline = match Baseline::take() {
         Ok(baseline) => baseline,
         Err(error) => return Verdict::Error(format!("cannot look at this process: {error}")),

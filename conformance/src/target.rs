@@ -125,6 +125,11 @@ impl Target {
         Self::open(&self.source, &self.root, &self.options)
     }
 
+    /// The driver's home directory.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.root.join("graph").join(self.driver.name())
+    }
+
     pub(crate) fn create(&self, id: &str, parent: Option<&str>) -> Result<Layer> {
         let mut held = Held::nothing();
         let (mut write, _) = self.store.write(&mut held)?;

@@ -245,7 +245,8 @@ fn diff_apply(target: &mut Target) -> Outcome {
         fs::remove_file(path.join("plain"))?;
         fs::create_dir(path.join("plain"))?;
         fs::write(path.join("plain/inside"), "x")?;
-        fs::hard_link(path.join("hard"), path.join("harder"))?;
+        fs::write(path.join("one"), "linked")?;
+        fs::hard_link(path.join("one"), path.join("two"))?;
         std::os::unix::fs::symlink("nowhere", path.join("dangling"))?;
         Ok::<_, Failure>(())
     })?;

@@ -8,6 +8,7 @@ use plywood::sdk::{CreateRequest, Removed};
 use crate::{
     Case, Target,
     case::{Failure, demand},
+    manifest,
     tar_file::TarFile,
     target::layer_id,
 };
@@ -226,20 +227,28 @@ fn deferred(target: &mut Target) -> Outcome {
 }
 
 fn abandoned(target: &mut Target) -> Outcome {
+    let home = target.home();
+    target.create("keep", None)?;
+    let before = manifest::of(&home)?;
     let id = layer_id("one");
     target
         .driver
         .create(&CreateRequest::new(id.clone(), None))?;
     target.driver.trash(&id)?;
-    // The driver instance goes with its locks, as it does when the process dies.
+    // Nobody reaps: the instance ends, and its locks with it.
     let again = target.reopened()?;
     drop(std::mem::replace(target, again));
-    let reclaimed = target.driver.recover()?;
-    demand!(!reclaimed.is_empty(), "nothing was reclaimed");
+    target.driver.recover()?;
     demand!(
         target.driver.recover()?.is_empty(),
         "something is reclaimed twice"
     );
+    let left: Vec<_> = manifest::of(&home)?
+        .0
+        .into_keys()
+        .filter(|path| !before.0.contains_key(path))
+        .collect();
+    demand!(left.is_empty(), "left in the home: {left:?}");
     Ok(())
 }
 
