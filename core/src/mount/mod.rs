@@ -14,12 +14,9 @@ mod failure;
 mod modern;
 mod options;
 
-use std::{
-    os::unix::ffi::OsStringExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use plywood_plugin_sdk::{MountPlan, MountStep, OverlayMount};
+use plywood_plugin_sdk::{MountPlan, MountStep, OverlayMount, toolkit::mountinfo};
 use rustix::{
     fs::{AtFlags, CWD, StatxAttributes, StatxFlags},
     io::Errno,
@@ -220,29 +217,8 @@ pub fn is_mounted(path: &Path) -> Result<bool> {
 
 /// What kernels before 5.8 say.
 fn in_table(path: &Path) -> Result<bool> {
-    const TABLE: &str = "/proc/self/mountinfo";
     let path = std::fs::canonicalize(path).at("cannot resolve", path)?;
-    let table = std::fs::read(TABLE).at("cannot read", TABLE)?;
-    let mut targets = table
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    Ok(targets.any(|target| table_path(target) == path))
-}
-
-/// Undoes the kernel's octal escapes.
-fn table_path(word: &[u8]) -> PathBuf {
-    let mut plain = Vec::with_capacity(word.len());
-    let mut rest = word;
-    while let Some((&byte, after)) = rest.split_first() {
-        let code = after
-            .get(..3)
-            .filter(|_| byte == b'\\')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        plain.push(code.unwrap_or(byte));
-        rest = if code.is_some() { &after[3..] } else { after };
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(plain))
+    Ok(mountinfo::at(&mountinfo::mounts()?, &path).is_some())
 }
 
 /// Says whether something was mounted there.

@@ -181,5 +181,5 @@ fn the_process_that_is_killed() {
     let mut place = TempDir::create(Path::new("killed")).unwrap();
     fs::write(place.addition(), "x").unwrap();
     println!("ready");
-    std::thread::sleep(std::time::Duration::from_secs(600));
+    std::thread::sleep(std::time::Duration::from_mins(10));
 }
