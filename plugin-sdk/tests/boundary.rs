@@ -1,0 +1,592 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What crosses the plugin boundary arrives unchanged, and what is not understood is refused.
+
+#![expect(unsafe_code, reason = "reads a plugin header as a loader does")]
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::PathBuf,
+    ptr::NonNull,
+    sync::{Arc, Mutex},
+};
+
+use abi_stable::{
+    erased_types::TD_Opaque,
+    library::AbiHeader,
+    std_types::{ROption, RResult, RStr, RVec},
+};
+use plywood_plugin_sdk::{
+    Capabilities, ChangeKind, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, Host,
+    IdMap, IdMaps, LayerId, LayerKind, LogLevel, MountPlan, MountRequest, MountStep, MountSteps,
+    NativeChange, OpenRequest, OverlayMount, Plugin, Removed, Result, Staged, UnpackTarget, Usage,
+    WhiteoutForm,
+    abi::{
+        Header, Loaded, PluginHeader, Refusal, VERSION, header_of,
+        types::{AbiCreate, AbiMount, AbiPlan, AbiStep, AbiTarget, AbiView, Extra},
+        vtable::{DriverModule_Ref, HostV, HostV_TO},
+    },
+};
+
+struct Echo;
+
+impl Plugin for Echo {
+    const NAME: &'static str = "echo";
+    const VENDOR: &'static str = "tests";
+    const VERSION: &'static str = "7.8.9";
+
+    fn open(request: OpenRequest) -> Result<Box<dyn Driver>> {
+        let log = request.log("echo");
+        log.warn("careful");
+        log.error("broken");
+        let seen = vec![format!("{request:?} {:?}", rest_of(&request))];
+        Ok(Box::new(EchoDriver(Mutex::new(seen))))
+    }
+}
+
+/// What the debug form of a request leaves out.
+fn rest_of(request: &OpenRequest) -> impl std::fmt::Debug {
+    (
+        request.image_store.clone(),
+        request.known_drivers.clone(),
+        request.id_maps.clone(),
+        request.rootless,
+    )
+}
+
+/// Remembers what it was asked and answers from the lists below.
+struct EchoDriver(Mutex<Vec<String>>);
+
+impl EchoDriver {
+    fn saw(&self, what: impl std::fmt::Debug) {
+        self.0.lock().unwrap().push(format!("{what:?}"));
+    }
+}
+
+/// The entry of a list that an id such as `at-2` asks for.
+fn at<T: Clone>(list: &[T], id: &LayerId) -> T {
+    let number: usize = id.as_str().rsplit('-').next().unwrap().parse().unwrap();
+    list[number].clone()
+}
+
+fn odd_path() -> PathBuf {
+    OsString::from_vec(b"/not/\xff\xfe/utf-8, with : and \\".to_vec()).into()
+}
+
+fn plans() -> Vec<MountPlan> {
+    let overlay = OverlayMount {
+        base: "/base".into(),
+        lowers: vec!["l/A".into(), odd_path()],
+        upper: Some("upper".into()),
+        work: Some("work".into()),
+        target: "/merged".into(),
+        options: vec!["nodev".into(), "redirect_dir=off".into()],
+        label: Some("system_u:object_r:x:s0:c1,c2".into()),
+    };
+    let read_only = OverlayMount {
+        upper: None,
+        work: None,
+        label: None,
+        ..overlay.clone()
+    };
+    let filesystem = MountStep::Filesystem {
+        fstype: "zfs".into(),
+        source: "pool/layer".into(),
+        target: "/merged".into(),
+        options: vec!["noatime".into()],
+        read_only: true,
+    };
+    let bind = MountStep::Bind {
+        source: odd_path(),
+        target: "/merged".into(),
+        read_only: false,
+    };
+    let steps = |steps| {
+        MountPlan::Mounts(MountSteps {
+            target: "/merged".into(),
+            steps,
+        })
+    };
+    vec![
+        MountPlan::Directory(odd_path()),
+        MountPlan::ByDriver {
+            target: "/fuse".into(),
+        },
+        steps(vec![MountStep::Overlay(overlay)]),
+        steps(vec![MountStep::Overlay(read_only), bind, filesystem]),
+        steps(Vec::new()),
+    ]
+}
+
+fn targets() -> Vec<UnpackTarget> {
+    let tree = UnpackTarget::tree(odd_path());
+    let forms = [
+        WhiteoutForm::Removal,
+        WhiteoutForm::Overlay,
+        WhiteoutForm::OverlayUserXattr,
+        WhiteoutForm::Literal,
+    ];
+    let mut targets = Vec::new();
+    for (number, form) in forms.into_iter().enumerate() {
+        let mut target = tree.clone();
+        target.whiteouts = form;
+        target.apply_root = number == 0;
+        target.implied_directory_umask = number == 1;
+        target.ignore_chown_errors = number == 2;
+        target.fresh = number == 3;
+        target.implied_directory_mode = 0o700 + u32::try_from(number).unwrap();
+        target.force_mask = (number > 1).then_some(0o755);
+        targets.push(target);
+    }
+    targets
+}
+
+fn views() -> Vec<DiffView> {
+    vec![
+        DiffView::Upper {
+            upper: odd_path(),
+            lowers: vec!["/a".into(), "/b".into()],
+            whiteouts: WhiteoutForm::Literal,
+        },
+        DiffView::Trees {
+            tree: "/tree".into(),
+            parent: None,
+        },
+        DiffView::Trees {
+            tree: "/tree".into(),
+            parent: Some(odd_path()),
+        },
+        DiffView::Mounted,
+    ]
+}
+
+fn changes() -> Vec<NativeChange> {
+    let kinds = [ChangeKind::Modify, ChangeKind::Add, ChangeKind::Delete];
+    let path = odd_path();
+    let change = |kind| NativeChange {
+        path: path.clone(),
+        kind,
+    };
+    kinds.map(change).to_vec()
+}
+
+fn failures() -> Vec<DriverError> {
+    let code = DriverErrorCode::BUSY;
+    let mut whole = DriverError::new(code, "message")
+        .object("object")
+        .remedy("remedy");
+    whole.errno = Some(16);
+    vec![
+        whole,
+        DriverError::new(DriverErrorCode(4711), "a code of a newer version"),
+    ]
+}
+
+fn pairs() -> BTreeMap<String, String> {
+    BTreeMap::from([("b".into(), "\u{e4}".into()), ("a".into(), String::new())])
+}
+
+impl Driver for EchoDriver {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::from_bits(0b1_0101_0110_1001, Some(500))
+    }
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        let seen = std::mem::take(&mut *self.0.lock().unwrap());
+        Ok(seen.into_iter().map(|seen| (seen, "x".into())).collect())
+    }
+    fn create(&self, request: &CreateRequest) -> Result<()> {
+        self.saw(request);
+        Ok(())
+    }
+    fn remove(&self, id: &LayerId) -> Result<Removed> {
+        Ok(at(&[Removed::Now, Removed::AlreadyGone], id))
+    }
+    fn exists(&self, id: &LayerId) -> Result<bool> {
+        Ok(at(&[false, true], id))
+    }
+    fn list(&self) -> Result<Vec<LayerId>> {
+        Ok(vec![id("b"), id("a")])
+    }
+    fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
+        self.saw(id);
+        Ok(pairs())
+    }
+    fn usage(&self, _: &LayerId) -> Result<Usage> {
+        Ok(Usage {
+            bytes: u64::MAX,
+            inodes: 7,
+        })
+    }
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        self.saw(request);
+        Ok(at(&plans(), id))
+    }
+    fn mount(&self, id: &LayerId, request: &MountRequest) -> Result<PathBuf> {
+        self.saw((id, request));
+        Ok(odd_path())
+    }
+    fn unmount(&self, id: &LayerId) -> Result<()> {
+        Err(at(&failures(), id))
+    }
+    fn released(&self, id: &LayerId) -> Result<()> {
+        self.saw(id);
+        Ok(())
+    }
+    fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
+        Ok(at(&targets(), id))
+    }
+    fn diff_view(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<DiffView> {
+        self.saw(parent);
+        Ok(at(&views(), id))
+    }
+    fn content_roots(&self, _: &LayerId) -> Result<Vec<PathBuf>> {
+        Ok(vec![odd_path(), "/b".into()])
+    }
+    fn native_changes(&self, _: &LayerId, parent: Option<&LayerId>) -> Result<Vec<NativeChange>> {
+        self.saw(parent);
+        Ok(changes())
+    }
+    fn stage(&self, request: &CreateRequest) -> Result<Staged> {
+        self.saw(request);
+        let target = at(&targets(), &request.id);
+        Ok(Staged {
+            token: "token".into(),
+            target,
+        })
+    }
+    fn sync_staged(&self, token: &str) -> Result<()> {
+        self.saw(("sync_staged", token));
+        Ok(())
+    }
+    fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
+        self.saw(("adopt", token, request));
+        Ok(())
+    }
+    fn discard(&self, token: &str) -> Result<()> {
+        self.saw(("discard", token));
+        Ok(())
+    }
+    fn trash(&self, id: &LayerId) -> Result<Option<String>> {
+        Ok(at(&[None, Some("trash".to_owned())], id))
+    }
+    fn reap(&self, token: &str) -> Result<()> {
+        self.saw(("reap", token));
+        Ok(())
+    }
+    fn recover(&self) -> Result<Vec<String>> {
+        Ok(vec!["one".into(), "two".into()])
+    }
+    fn sync(&self, id: &LayerId) -> Result<()> {
+        self.saw(("sync", id));
+        Ok(())
+    }
+    fn image_stores(&self) -> Vec<PathBuf> {
+        vec![odd_path()]
+    }
+    fn close(&self) -> Result<()> {
+        self.saw("close");
+        Ok(())
+    }
+}
+
+static HEADER: PluginHeader = header_of::<Echo>();
+
+fn id(text: &str) -> LayerId {
+    LayerId::new(text).unwrap()
+}
+
+fn load() -> Loaded {
+    // SAFETY: a static is never unloaded, and it is a whole header.
+    let header = unsafe { Header::read(NonNull::from(&HEADER).cast()) };
+    header.unwrap().admit().unwrap()
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Host for Log {
+    fn log(&self, level: LogLevel, target: &str, message: &str) {
+        // The panic hook of a plugin writes here, also for the assertions of this file.
+        println!("{level:?} {target}: {message}");
+        let line = format!("{level:?} {target}: {message}");
+        self.0.lock().unwrap().push(line);
+        assert!(!message.contains("broken"), "the host's log panics");
+    }
+}
+
+fn request(log: &Arc<Log>) -> OpenRequest {
+    let host: Arc<dyn Host> = Arc::clone(log) as _;
+    let mut request = OpenRequest::new(odd_path(), "/run", host);
+    request.image_store = Some("/images".into());
+    request.options = vec!["a=b".into(), String::new()];
+    request.known_drivers = vec!["overlay".into()];
+    request.id_maps = id_maps();
+    request.rootless = true;
+    request
+}
+
+fn open() -> Box<dyn Driver> {
+    load().open(&request(&Arc::default())).unwrap()
+}
+
+fn id_maps() -> IdMaps {
+    let map = |container_id| IdMap {
+        container_id,
+        host_id: 100_000,
+        size: u32::MAX,
+    };
+    IdMaps {
+        uids: vec![map(0), map(1)],
+        gids: vec![map(2)],
+    }
+}
+
+fn create_request(layer: &str) -> CreateRequest {
+    let mut request = CreateRequest::new(id(layer), Some(id("parent")));
+    request.kind = LayerKind::ReadWrite;
+    request.mount_label = Some("label".into());
+    request.storage_options = pairs();
+    request.id_maps = id_maps();
+    request.template = Some(id("template"));
+    request
+}
+
+#[test]
+fn a_plugin_says_who_it_is() {
+    let loaded = load();
+    assert_eq!(loaded.name(), "echo");
+    assert_eq!(loaded.vendor(), "tests");
+    assert_eq!(loaded.version(), "7.8.9");
+    assert_eq!(loaded.abi(), VERSION);
+}
+
+#[test]
+fn requests_arrive_unchanged() {
+    let log = Arc::default();
+    let request = request(&log);
+    let driver = load().open(&request).unwrap();
+    let mut mount = MountRequest::default();
+    mount.read_only = true;
+    mount.volatile = true;
+    mount.label = Some("label".into());
+    mount.options = vec!["x".into(), "y=z".into()];
+    mount.id_maps = id_maps();
+    let create = create_request("at-0");
+    let plain = CreateRequest::new(id("plain"), None);
+    driver.create(&create).unwrap();
+    driver.create(&plain).unwrap();
+    driver.stage(&create).unwrap();
+    driver.adopt("t", &create).unwrap();
+    driver.mount_plan(&id("at-0"), &mount).unwrap();
+    driver.mount(&id("x"), &MountRequest::default()).unwrap();
+    driver.diff_view(&id("at-0"), Some(&id("p"))).unwrap();
+    driver.native_changes(&id("x"), None).unwrap();
+    driver.metadata(&id("m")).unwrap();
+    driver.released(&id("r")).unwrap();
+    driver.sync(&id("s")).unwrap();
+    driver.sync_staged("t").unwrap();
+    driver.discard("t").unwrap();
+    driver.reap("t").unwrap();
+    driver.close().unwrap();
+    let expected = [
+        format!("{request:?} {:?}", rest_of(&request)),
+        format!("{create:?}"),
+        format!("{plain:?}"),
+        format!("{create:?}"),
+        format!("{:?}", ("adopt", "t", &create)),
+        format!("{mount:?}"),
+        format!("{:?}", (id("x"), MountRequest::default())),
+        format!("{:?}", Some(id("p"))),
+        format!("{:?}", None::<LayerId>),
+        format!("{:?}", id("m")),
+        format!("{:?}", id("r")),
+        format!("{:?}", ("sync", id("s"))),
+        format!("{:?}", ("sync_staged", "t")),
+        format!("{:?}", ("discard", "t")),
+        format!("{:?}", ("reap", "t")),
+        format!("{:?}", "close"),
+    ];
+    let seen = driver.status().unwrap();
+    let seen: Vec<_> = seen.into_iter().map(|(seen, _)| seen).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn answers_arrive_unchanged() {
+    let driver = open();
+    let numbered = |number: usize| id(&format!("at-{number}"));
+    let request = MountRequest::default();
+    for (number, plan) in plans().into_iter().enumerate() {
+        let answer = driver.mount_plan(&numbered(number), &request);
+        assert_eq!(answer, Ok(plan));
+    }
+    for (number, target) in targets().into_iter().enumerate() {
+        let answer = driver.unpack_target(&numbered(number));
+        assert_eq!(answer.as_ref(), Ok(&target));
+        let staged = driver.stage(&create_request(numbered(number).as_str()));
+        let token = "token".to_owned();
+        assert_eq!(staged, Ok(Staged { token, target }));
+    }
+    for (number, view) in views().into_iter().enumerate() {
+        assert_eq!(driver.diff_view(&numbered(number), None), Ok(view));
+    }
+    for (number, failure) in failures().into_iter().enumerate() {
+        assert_eq!(driver.unmount(&numbered(number)), Err(failure));
+    }
+    let capabilities = Capabilities::from_bits(0b1_0101_0110_1001, Some(500));
+    assert_eq!(driver.capabilities(), capabilities);
+    assert_eq!(driver.remove(&numbered(0)), Ok(Removed::Now));
+    assert_eq!(driver.remove(&numbered(1)), Ok(Removed::AlreadyGone));
+    assert_eq!(driver.exists(&numbered(0)), Ok(false));
+    assert_eq!(driver.exists(&numbered(1)), Ok(true));
+    assert_eq!(driver.list(), Ok(vec![id("b"), id("a")]));
+    assert_eq!(driver.metadata(&id("x")), Ok(pairs()));
+    let usage = Usage {
+        bytes: u64::MAX,
+        inodes: 7,
+    };
+    assert_eq!(driver.usage(&id("x")), Ok(usage));
+    assert_eq!(driver.mount(&id("x"), &request), Ok(odd_path()));
+    let roots = vec![odd_path(), PathBuf::from("/b")];
+    assert_eq!(driver.content_roots(&id("x")), Ok(roots));
+    assert_eq!(driver.native_changes(&id("x"), None), Ok(changes()));
+    assert_eq!(driver.trash(&numbered(0)), Ok(None));
+    assert_eq!(driver.trash(&numbered(1)), Ok(Some("trash".to_owned())));
+    assert_eq!(driver.recover(), Ok(vec!["one".into(), "two".into()]));
+    assert_eq!(driver.image_stores(), [odd_path()]);
+}
+
+#[test]
+fn messages_reach_the_log_and_a_panic_of_the_log_stays_there() {
+    let log = Arc::<Log>::default();
+    let driver = load().open(&request(&log)).unwrap();
+    assert_eq!(driver.exists(&id("at-1")), Ok(true));
+    let lines = log.0.lock().unwrap_or_else(|poison| poison.into_inner());
+    assert_eq!(lines[..2], ["Warn echo: careful", "Error echo: broken"]);
+}
+
+struct Deaf;
+
+impl HostV for Deaf {
+    fn abi_version(&self) -> u64 {
+        0
+    }
+    fn log(&self, _: u32, _: RStr<'_>, _: RStr<'_>) {}
+}
+
+#[test]
+fn an_id_that_could_leave_the_home_does_not_reach_the_driver() {
+    let module = HEADER.init_root_module::<DriverModule_Ref>().unwrap();
+    let host = HostV_TO::from_value(Deaf, TD_Opaque);
+    let RResult::ROk(driver) = (module.open())((&request(&Arc::default())).into(), host) else {
+        panic!("it opens")
+    };
+    let bad = RStr::from_str("../at-1");
+    let good = RStr::from_str("at-1");
+    let mut create = AbiCreate::from(&create_request("x"));
+    let codes = [
+        driver.exists(bad).map(drop),
+        driver.remove(bad).map(drop),
+        driver.metadata(bad).map(drop),
+        driver.usage(bad).map(drop),
+        driver
+            .mount_plan(bad, (&MountRequest::default()).into())
+            .map(drop),
+        driver
+            .mount(bad, (&MountRequest::default()).into())
+            .map(drop),
+        driver.unmount(bad),
+        driver.released(bad),
+        driver.unpack_target(bad).map(drop),
+        driver.diff_view(bad, ROption::RNone).map(drop),
+        driver.diff_view(good, ROption::RSome(bad)).map(drop),
+        driver.content_roots(bad).map(drop),
+        driver.native_changes(bad, ROption::RNone).map(drop),
+        driver.native_changes(good, ROption::RSome(bad)).map(drop),
+        driver.trash(bad).map(drop),
+        driver.sync(bad),
+        driver.create({
+            create.parent = ROption::RSome(bad.into());
+            create.clone()
+        }),
+        driver.stage(create.clone()).map(drop),
+        driver.adopt(good, create),
+    ];
+    for (number, answer) in codes.into_iter().enumerate() {
+        let error = DriverError::from(answer.into_result().expect_err("it is refused"));
+        assert_eq!(
+            error.code,
+            DriverErrorCode::INVALID_ARGUMENT,
+            "call {number}"
+        );
+        assert_eq!(error.object.as_deref(), Some("../at-1"), "call {number}");
+    }
+    assert!(matches!(driver.exists(good), RResult::ROk(true)));
+}
+
+#[test]
+fn what_a_newer_side_says_is_refused_and_not_guessed() {
+    let plan = |kind, steps| AbiPlan {
+        kind,
+        target: odd_path().as_path().into(),
+        steps,
+        extra: Extra::new(),
+    };
+    let step = |kind, flags| {
+        let mut step = AbiStep::default();
+        (step.kind, step.flags) = (kind, flags);
+        MountStep::try_from(step).err()
+    };
+    let view = |kind, whiteouts, flags| {
+        let mut view = AbiView::from(DiffView::Mounted);
+        (view.kind, view.whiteouts, view.flags) = (kind, whiteouts, flags);
+        DiffView::try_from(view).err()
+    };
+    let mut target = AbiTarget::from(UnpackTarget::tree("/"));
+    target.flags |= 1 << 40;
+    let mut create = AbiCreate::from(&create_request("x"));
+    create.kind = 9;
+    let mut mount = AbiMount::from(&MountRequest::default());
+    mount.flags = 4;
+    let refused = [
+        MountPlan::try_from(plan(3, RVec::new())).err(),
+        step(3, 0),
+        step(0, 1),
+        step(1, 2),
+        view(3, 0, 0),
+        view(0, 4, 0),
+        view(2, 0, 1),
+        UnpackTarget::try_from(target).err(),
+        CreateRequest::try_from(create).err(),
+        MountRequest::try_from(mount).err(),
+    ];
+    for (number, error) in refused.into_iter().enumerate() {
+        let error = error.unwrap_or_else(|| panic!("case {number} was accepted"));
+        assert_eq!(error.code, DriverErrorCode::NOT_SUPPORTED, "{error}");
+        assert!(error.remedy.is_some(), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_header_is_refused() {
+    let read = |header: &'static AbiHeader| {
+        // SAFETY: a static is never unloaded, and it has the size of a header.
+        let header = unsafe { Header::read(NonNull::from(header).cast()) };
+        header.err().map(|refusal| refusal.to_string())
+    };
+    let leaked = |change: &dyn Fn(&mut AbiHeader)| {
+        let mut header = AbiHeader::VALUE;
+        change(&mut header);
+        &*Box::leak(Box::new(header))
+    };
+    assert_eq!(
+        read(leaked(&|header| header.magic_string[0] ^= 1)),
+        Some(Refusal::NotAPlugin.to_string())
+    );
+    assert_eq!(
+        read(leaked(&|header| header.abi_minor = 10)),
+        Some(Refusal::Toolkit(0, 10).to_string())
+    );
+    assert_eq!(read(leaked(&|_| ())), None);
+}
