@@ -5,3 +5,7 @@ mod layers_crash;
 mod layers_interop;
 mod layers_records;
 mod layers_support;
+mod plugin_abi;
+mod plugin_loading;
+mod plugin_panics;
+mod support;

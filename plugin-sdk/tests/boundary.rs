@@ -2,6 +2,7 @@
 //! What crosses the plugin boundary arrives unchanged, and what is not understood is refused.
 
 #![expect(unsafe_code, reason = "reads a plugin header as a loader does")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use std::{
     os::unix::ffi::OsStringExt,
     path::PathBuf,
     ptr::NonNull,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use abi_stable::{
@@ -462,7 +463,7 @@ fn messages_reach_the_log_and_a_panic_of_the_log_stays_there() {
     let log = Arc::<Log>::default();
     let driver = load().open(&request(&log)).unwrap();
     assert_eq!(driver.exists(&id("at-1")), Ok(true));
-    let lines = log.0.lock().unwrap_or_else(|poison| poison.into_inner());
+    let lines = log.0.lock().unwrap_or_else(PoisonError::into_inner);
     assert_eq!(lines[..2], ["Warn echo: careful", "Error echo: broken"]);
 }
 

@@ -39,9 +39,7 @@ mod tests {
     fn the_first_stable_major_is_one() {
         // abi_stable treats every 0.x minor as incompatible.
         assert_eq!(VERSION.major, 1);
-        assert_eq!(
-            format!("{VERSION}."),
-            env!("CARGO_PKG_VERSION")[..VERSION.to_string().len() + 1]
-        );
+        let package = env!("CARGO_PKG_VERSION");
+        assert!(package.starts_with(&format!("{VERSION}.")), "{package}");
     }
 }
