@@ -237,7 +237,8 @@ fn is_whole(store: &Store, layers: &LayerStore, digit: char, filled: bool, conte
     true
 }
 
-fn check(store: &Store, operation: Operation, context: &str) {
+/// Whether the state is the new one; it must be the old one otherwise.
+fn check(store: &Store, operation: Operation, context: &str) -> bool {
     assert!(
         !store.json().contains("incomplete"),
         "{context}: Go would delete it"
@@ -245,14 +246,15 @@ fn check(store: &Store, operation: Operation, context: &str) {
     let layers = store.other();
     // The first writer finishes what was interrupted.
     write(&layers, |w| w.set_metadata(&id('1'), "seen").unwrap());
-    match operation {
-        Operation::Create => drop(is_whole(store, &layers, '4', false, context)),
-        Operation::Put => drop(is_whole(store, &layers, '4', true, context)),
+    let is_new = match operation {
+        Operation::Create => is_whole(store, &layers, '4', false, context),
+        Operation::Put => is_whole(store, &layers, '4', true, context),
         Operation::Delete => {
             let both = ['2', '3'].map(|digit| is_whole(store, &layers, digit, true, context));
             assert_eq!(both[0], both[1], "{context}: one of two");
+            !both[0]
         }
-    }
+    };
     assert!(
         !store.dir().join("tmp").exists(),
         "{context}: {:?}",
@@ -279,13 +281,11 @@ fn check(store: &Store, operation: Operation, context: &str) {
         !left.iter().any(|name| name.starts_with(".tmp")),
         "{context}: {left:?}"
     );
-    // And the operation can be done (again).
-    if operation != Operation::Delete || read(&layers, |r| r.exists(&id('2'))) {
-        if read(&layers, |r| r.exists(&id('4'))) {
-            store.delete(&[&id('4')]).unwrap();
-        }
+    // And the operation can be done.
+    if !is_new {
         operate(&layers, operation);
     }
+    is_new
 }
 
 fn interrupt(case: usize) {
@@ -294,16 +294,17 @@ fn interrupt(case: usize) {
     prepare(&whole.layers);
     let steps = watched(None, || operate(&whole.layers, operation));
     assert!(steps.len() >= 4, "{steps:?}");
+    let mut outcomes = Vec::new();
     for (number, name) in steps.iter().enumerate() {
         let store = Store::new(kind);
         prepare(&store.layers);
         run_child(store.root.path(), case, number + 1);
-        check(
-            &store,
-            operation,
-            &format!("{kind:?} {operation:?} killed at {name}"),
-        );
+        let context = format!("{kind:?} {operation:?} killed at {name}");
+        outcomes.push(check(&store, operation, &context));
     }
+    assert!(outcomes.is_sorted(), "{steps:?} {outcomes:?}");
+    let ends = (outcomes.first(), outcomes.last());
+    assert_eq!(ends, (Some(&false), Some(&true)), "{steps:?}");
 }
 
 #[test]

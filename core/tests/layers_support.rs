@@ -43,9 +43,14 @@ impl Kind {
     }
 
     pub(crate) fn open(self, root: &Path) -> DriverHandle {
+        self.open_with(root, &[])
+    }
+
+    pub(crate) fn open_with(self, root: &Path, options: &[&str]) -> DriverHandle {
         let home = root.join("graph").join(self.name());
         let run = root.join("run").join(self.name());
-        let request = OpenRequest::new(home, run, Arc::new(Silent));
+        let mut request = OpenRequest::new(home, run, Arc::new(Silent));
+        request.options = options.iter().map(|&option| option.to_owned()).collect();
         let driver = match self {
             Self::Vfs => Vfs::open(request),
             Self::Overlay => Overlay::open(request),

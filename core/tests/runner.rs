@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! All integration tests of core, one module for each property.
 
+mod layers_content;
 mod layers_crash;
 mod layers_interop;
 mod layers_records;

@@ -22,6 +22,7 @@ use crate::{
     Error, ErrorKind, Result,
     durable::Durability,
     locking::{Token, WriteGuard, order::Unordered},
+    mount,
     records::{MemberError, Members, Record, Table, Unknown},
 };
 
@@ -232,7 +233,7 @@ impl LayersWrite<'_> {
             Some(mount) => (PathBuf::from(&mount.path), mount.count.max(0)),
             None => (PathBuf::new(), 0),
         };
-        if count > 0 && seam::is_mounted(&path)? {
+        if count > 0 && mount::is_mounted(&path)? {
             mounts.set(&id, &path, count + 1)?;
             mounts.save()?;
             return Ok(path);
@@ -312,7 +313,7 @@ impl Shared {
         match driver.mount_plan(id, request)? {
             MountPlan::Directory(path) => Ok(path),
             MountPlan::ByDriver { .. } => driver.mount(id, request),
-            plan => seam::execute(&plan),
+            plan => mount::execute(&plan),
         }
     }
 
@@ -322,49 +323,13 @@ impl Shared {
         match driver.mount_plan(id, &MountRequest::default()) {
             Ok(MountPlan::Directory(_)) => {}
             Ok(MountPlan::ByDriver { .. }) => driver.unmount(id)?,
-            Ok(plan) => seam::undo(&plan, path)?,
+            Ok(plan) => mount::undo(&plan, path)?,
             // The layer is damaged or gone: its mount must not stay for that.
             Err(error) => {
                 tracing::warn!(layer = %id, ?error, "unmounting by path alone");
-                seam::unmount(path)?;
+                mount::unmount(path)?;
             }
         }
         driver.released(id)
-    }
-}
-
-/// Stands in for `crate::mount`.
-mod seam {
-    use std::{fs, path::Path, path::PathBuf};
-
-    use plywood_plugin_sdk::MountPlan;
-
-    use crate::{Error, ErrorKind, IoContext, Result};
-
-    pub(super) fn execute(_: &MountPlan) -> Result<PathBuf> {
-        Err(Error::new(
-            ErrorKind::NotSupported,
-            "mounting is not ready yet",
-        ))
-    }
-
-    pub(super) fn undo(_: &MountPlan, path: &Path) -> Result<()> {
-        unmount(path)
-    }
-
-    pub(super) fn unmount(path: &Path) -> Result<()> {
-        while is_mounted(path)? {
-            nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH)
-                .at("cannot unmount", path)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn is_mounted(path: &Path) -> Result<bool> {
-        let info = Path::new("/proc/self/mountinfo");
-        let text = fs::read_to_string(info).at("cannot read", info)?;
-        Ok(text
-            .lines()
-            .any(|line| line.split(' ').nth(4).map(Path::new) == Some(path)))
     }
 }
