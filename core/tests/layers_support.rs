@@ -155,6 +155,25 @@ pub(crate) fn write<T>(store: &LayerStore, change: impl FnOnce(&mut LayersWrite<
     change(&mut write)
 }
 
+/// Collects garbage; says what it was.
+pub(crate) fn collect_garbage(store: &LayerStore) -> Vec<String> {
+    let mut held = Held::nothing();
+    let (mut write, _) = store.write(&mut held).unwrap();
+    let (found, reaper) = write.garbage_collect().unwrap();
+    drop(write);
+    reaper.run().unwrap();
+    found
+}
+
+/// Removes all layers.
+pub(crate) fn wipe(store: &LayerStore) {
+    let mut held = Held::nothing();
+    let (mut write, _) = store.write(&mut held).unwrap();
+    let reaper = write.wipe().unwrap();
+    drop(write);
+    reaper.run().unwrap();
+}
+
 /// A layer with that id and nothing else.
 pub(crate) fn new(id: &str) -> NewLayer {
     NewLayer {
