@@ -7,7 +7,7 @@ use plywood_plugin_sdk::{DiffView, IoContext, LayerId, Result, UnpackTarget, Whi
 
 use crate::{
     config::Config,
-    layout::{Layout, Place, corrupt},
+    layout::{Layout, Place, absent, corrupt},
 };
 
 /// The directory with the layer's files: `diff`, or where it points to when the layer's content
@@ -23,6 +23,10 @@ pub(crate) fn content_dir(place: &Place) -> Result<PathBuf> {
         // Not a link.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
             Ok(diff)
+        }
+        Err(error) if absent(&error) => {
+            let message = format!("the layer has lost its files: `{}`", diff.display());
+            Err(corrupt(message, &diff))
         }
         Err(error) => Err(error).at("cannot read", &diff),
     }

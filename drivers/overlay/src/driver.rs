@@ -13,7 +13,7 @@ use plywood_plugin_sdk::{
 use crate::{
     config::{Config, invalid},
     diff,
-    layout::{Attributes, MAX_DEPTH, Place, ROOT_MODE, State},
+    layout::{Attributes, MAX_DEPTH, Place, RESERVED, ROOT_MODE, State},
     link::Chain,
     merged,
     mount::{self, Options},
@@ -90,6 +90,10 @@ impl OverlayDriver {
     }
 
     fn check(&self, request: &CreateRequest) -> Result<()> {
+        if RESERVED.contains(&request.id.as_str()) {
+            let message = format!("the driver needs the name `{}` for itself", request.id);
+            return Err(invalid(message, request.id.as_str()));
+        }
         if request.template.is_some() {
             return Err(DriverError::not_supported("template"));
         }
@@ -362,6 +366,9 @@ impl Driver for OverlayDriver {
     }
 
     fn trash(&self, id: &LayerId) -> Result<Option<String>> {
+        if RESERVED.contains(&id.as_str()) {
+            return Ok(None);
+        }
         let held = self.store.layout.trash(&self.own(id))?;
         Ok(held.map(|held| self.places.hold(held)))
     }

@@ -15,8 +15,8 @@ use crate::link::{Chain, LINK_DIR, LinkId, Lower};
 /// The most layers that may lie below one layer: the kernel takes no more.
 pub(crate) const MAX_DEPTH: usize = 500;
 
-/// Directories in the home that are no layers.
-pub(crate) const LINK_AND_PLACES: [&str; 3] = [LINK_DIR, "staging", "tempdirs"];
+/// What is in a home beside the layers, by names that a layer could have.
+pub(crate) const RESERVED: [&str; 4] = [LINK_DIR, "staging", "tempdirs", "backingFsBlockDev"];
 
 /// Mode of a base layer's `diff`, before the umask.
 pub(crate) const ROOT_MODE: u32 = 0o555;
@@ -60,8 +60,9 @@ impl Place {
     /// The content of `lower`; `None` when the layer has no parent.
     pub(crate) fn read_chain(&self) -> Result<Option<Chain>> {
         let path = self.dir.join("lower");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let text = match fs::read(&path) {
+            // Bytes that are no text become an entry that names no layer.
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(error) if absent(&error) => return Ok(None),
             Err(error) => return Err(DriverError::io("cannot read", &path, &error)),
         };
@@ -170,6 +171,9 @@ impl Layout {
 
     /// Where the layer is: in the home, or in the first image store that has it.
     pub(crate) fn find(&self, id: &LayerId) -> Result<Option<Place>> {
+        if RESERVED.contains(&id.as_str()) {
+            return Ok(None);
+        }
         for home in std::iter::once(&self.home).chain(&self.stores) {
             let dir = home.join(id.as_str());
             match fs::metadata(&dir) {
@@ -410,7 +414,7 @@ impl Layout {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            if LINK_AND_PLACES.contains(&name.as_str()) {
+            if RESERVED.contains(&name.as_str()) {
                 continue;
             }
             let kind = entry.file_type().at("cannot stat", entry.path())?;

@@ -66,8 +66,7 @@ impl Lower {
             return LinkId::parse(name.as_bytes()).map(Self::Link);
         }
         let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
-        path.components()
-            .all(plain)
+        (path.file_name().is_some() && path.components().all(plain))
             .then(|| Self::Directory(path.to_owned()))
     }
 }
@@ -166,6 +165,7 @@ mod tests {
             ("l/AAA:l/../x", "l/../x"),
             ("../../etc", "../../etc"),
             ("l/A:a/../b", "a/../b"),
+            ("/", "/"),
         ] {
             assert_eq!(Chain::parse(text), Err(entry.to_owned()), "{text:?}");
         }

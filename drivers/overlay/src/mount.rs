@@ -13,7 +13,8 @@ use plywood_plugin_sdk::{
 
 use crate::{
     config::{Config, invalid},
-    layout::{Layout, MAX_DEPTH, Place, corrupt, make_dir},
+    diff::content_dir,
+    layout::{Layout, MAX_DEPTH, Place, make_dir},
     merged,
 };
 
@@ -198,11 +199,8 @@ impl Layout {
         options: &mut Options,
     ) -> Result<Stack> {
         let read_only = options.read_only;
+        content_dir(place)?;
         let diff = place.diff();
-        if fs::symlink_metadata(&diff).is_err() {
-            let message = format!("layer `{id}` has lost its files: `{}`", diff.display());
-            return Err(corrupt(message, &diff));
-        }
         let mut lowers = self.lowers(place)?;
         if lowers.is_empty() {
             let empty = place.dir.join("empty");

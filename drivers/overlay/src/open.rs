@@ -57,6 +57,12 @@ impl Opened {
             durable: config.sync,
             home: request.home.clone(),
         };
+        if config.mount_program.is_none() && !rustix::process::geteuid().is_root() {
+            let message = "overlay: mounting needs root, or a user namespace";
+            return Err(DriverError::new(DriverErrorCode::PERMISSION, message)
+                .object(layout.home.display().to_string())
+                .remedy("run it as root, or under `podman unshare`"));
+        }
         make_dirs(&layout.home, 0o700)?;
         make_dirs(&layout.links(), 0o755)?;
         make_dirs(&request.run_dir, 0o700)?;

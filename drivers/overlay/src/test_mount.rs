@@ -2,13 +2,14 @@
 //! Overlay mounts that exist for one test.
 
 use std::{
-    fs::{self, File},
-    io,
+    ffi::CString,
+    fs, io,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::{
+    fs::{Mode, OFlags},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create,
@@ -33,36 +34,42 @@ impl TestMount {
         upper: &str,
         options: &[&str],
     ) -> io::Result<Self> {
-        // Paths through a descriptor: the names in a real path may need quoting.
-        let ground = File::open(dir)?;
-        let at = |name: &str| format!("/proc/self/fd/{}/{name}", ground.as_raw_fd());
-        let lowers: Vec<String> = lowers.iter().map(|name| at(name)).collect();
-        let directories = [
-            ("lowerdir", lowers.join(":")),
-            ("upperdir", at(upper)),
-            ("workdir", at("work")),
-        ];
-        match detached(&directories, options) {
-            Err(Errno::NOSYS | Errno::PERM) => {}
-            other => return Ok(Self::Detached(other?)),
+        match Self::detached(dir, lowers, upper, options) {
+            Err(Errno::NOSYS | Errno::PERM) => Self::attached(dir, lowers, upper, options),
+            other => Ok(other?),
         }
+    }
+
+    fn detached(dir: &Path, lowers: &[&str], upper: &str, options: &[&str]) -> Result<Self, Errno> {
+        let ground = Ground::open(dir)?;
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in ground.directories(lowers, upper) {
+            fsconfig_set_string(&context, key, value)?;
+        }
+        for option in options {
+            match option.split_once('=') {
+                Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+                None => fsconfig_set_flag(&context, *option)?,
+            }
+        }
+        fsconfig_create(&context)?;
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        fsmount(&context, flags, MountAttrFlags::empty()).map(Self::Detached)
+    }
+
+    fn attached(dir: &Path, lowers: &[&str], upper: &str, options: &[&str]) -> io::Result<Self> {
+        let ground = Ground::open(dir)?;
         let target = dir.join("merged");
         fs::create_dir(&target)?;
-        let directories = directories.map(|(key, value)| format!("{key}={value}"));
-        let data: Vec<&str> = directories
+        let directories = ground.directories(lowers, upper);
+        let mut data: Vec<String> = directories
             .iter()
-            .map(String::as_str)
-            .chain(options.iter().copied())
+            .map(|(key, value)| format!("{key}={value}"))
             .collect();
-        let data = std::ffi::CString::new(data.join(",")).map_err(|_| Errno::INVAL)?;
-        let shown = at("merged");
-        mount(
-            "overlay",
-            shown,
-            "overlay",
-            MountFlags::empty(),
-            data.as_c_str(),
-        )?;
+        data.extend(options.iter().map(|&option| option.to_owned()));
+        let data = CString::new(data.join(",")).map_err(|_| Errno::INVAL)?;
+        let (flags, shown) = (MountFlags::empty(), ground.path("merged"));
+        mount("overlay", shown, "overlay", flags, data.as_c_str())?;
         Ok(Self::Attached(target))
     }
 
@@ -84,21 +91,56 @@ impl Drop for TestMount {
     }
 }
 
-fn detached(directories: &[(&str, String)], options: &[&str]) -> Result<OwnedFd, Errno> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in directories {
-        fsconfig_set_string(&context, *key, value.as_str())?;
+/// The directory of a test, through a descriptor: the names in a real path may need quoting.
+struct Ground(OwnedFd);
+
+impl Ground {
+    fn open(dir: &Path) -> Result<Self, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(dir, flags, Mode::empty()).map(Self)
     }
-    for option in options {
-        match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-            None => fsconfig_set_flag(&context, *option)?,
+
+    fn path(&self, name: &str) -> String {
+        format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd())
+    }
+
+    fn directories(&self, lowers: &[&str], upper: &str) -> [(&'static str, String); 3] {
+        let lowers: Vec<String> = lowers.iter().map(|name| self.path(name)).collect();
+        [
+            ("lowerdir", lowers.join(":")),
+            ("upperdir", self.path(upper)),
+            ("workdir", self.path("work")),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type New = fn(&Path, &[&str], &str, &[&str]) -> io::Result<TestMount>;
+
+    #[test]
+    fn root_both_ways_show_the_same_and_leave_nothing() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let detached: New =
+            |dir, lowers, upper, options| Ok(TestMount::detached(dir, lowers, upper, options)?);
+        for new in [detached, TestMount::attached] {
+            let root = tempfile::tempdir().unwrap();
+            let dir = root.path().join("a:b,c\\d e");
+            for name in ["one", "two/sub", "upper", "work"] {
+                fs::create_dir_all(dir.join(name)).unwrap();
+            }
+            let mount = new(&dir, &["one", "two"], "upper", &["volatile"]).unwrap();
+            assert!(mount.path().join("sub").is_dir());
+            fs::write(mount.path().join("file"), "x").unwrap();
+            drop(mount);
+            assert_eq!(fs::read(dir.join("upper/file")).unwrap(), b"x");
+            let error = new(&dir, &["nothing"], "upper", &[]).unwrap_err();
+            assert!(error.raw_os_error().is_some(), "{error}");
+            fs::remove_dir_all(&dir).unwrap();
         }
     }
-    fsconfig_create(&context)?;
-    fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )
 }

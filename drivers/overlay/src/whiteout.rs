@@ -6,7 +6,7 @@ use std::{ffi::OsStr, fs, io, os::unix::ffi::OsStrExt, path::Path};
 use plywood_plugin_sdk::{DriverError, IoContext, Result, WhiteoutForm};
 use rustix::io::Errno;
 
-use crate::layout::{LINK_AND_PLACES, absent};
+use crate::layout::{RESERVED, absent};
 
 /// The form that layers of a store have.
 ///
@@ -44,8 +44,7 @@ pub(crate) fn made_for_mount_program(home: &Path) -> Result<bool> {
                 return Ok(true);
             }
             let is_dir = entry.file_type().at("cannot stat", entry.path())?.is_dir();
-            let place =
-                directory == home && LINK_AND_PLACES.iter().any(|no| name == OsStr::new(no));
+            let place = directory == home && RESERVED.iter().any(|no| name == OsStr::new(no));
             if is_dir && !place {
                 waiting.push(entry.path());
             }

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use plywood_plugin_sdk::{DriverErrorCode, IdMap};
+use plywood_plugin_sdk::{DriverErrorCode, IdMap, MountRequest};
 
 use crate::support::{Roots, container, has_program, id, is_root, layer};
 
@@ -280,4 +280,66 @@ fn root_requests_that_cannot_be_met_change_nothing() {
         driver.unpack_target(&id("i")).unwrap().force_mask,
         Some(0o755)
     );
+}
+
+#[test]
+fn root_names_that_the_driver_needs_are_no_layers() {
+    if !is_root() {
+        return;
+    }
+    let roots = Roots::new();
+    let driver = roots.open();
+    driver.create(&layer("a", None)).unwrap();
+    for name in ["l", "staging", "tempdirs", "backingFsBlockDev"] {
+        let error = driver.create(&layer(name, None)).unwrap_err();
+        assert_eq!(error.code, DriverErrorCode::INVALID_ARGUMENT, "{name}");
+        assert!(driver.stage(&layer(name, None)).is_err(), "{name}");
+        assert!(!driver.exists(&id(name)).unwrap(), "{name}");
+        assert!(driver.usage(&id(name)).is_err(), "{name}");
+        let removed = driver.remove(&id(name)).unwrap();
+        assert_eq!(removed, plywood_plugin_sdk::Removed::AlreadyGone, "{name}");
+    }
+    assert_eq!(fs::read_dir(roots.home().join("l")).unwrap().count(), 1);
+}
+
+#[test]
+fn root_damaged_layers_are_reported_and_never_shown_as_empty() {
+    if !is_root() {
+        return;
+    }
+    let roots = Roots::new();
+    let driver = roots.open();
+    driver.create(&layer("a", None)).unwrap();
+    driver.create(&layer("b", Some("a"))).unwrap();
+    let lower = roots.home().join("b/lower");
+    let good = fs::read(&lower).unwrap();
+    let flipped: Vec<u8> = good.iter().map(|byte| byte ^ 0x80).collect();
+    for damage in [&b""[..], b"l/", b"l/../..", b"/", &flipped, &good[..10]] {
+        fs::write(&lower, damage).unwrap();
+        let error = driver
+            .mount_plan(&id("b"), &MountRequest::default())
+            .unwrap_err();
+        assert_eq!(error.code, DriverErrorCode::CORRUPT, "{damage:?}: {error}");
+        assert!(
+            driver.diff_view(&id("b"), Some(&id("a"))).is_err(),
+            "{damage:?}"
+        );
+        assert!(driver.create(&layer("c", Some("b"))).is_err(), "{damage:?}");
+    }
+    fs::write(&lower, good).unwrap();
+    fs::remove_dir(roots.home().join("b/diff")).unwrap();
+    let code = DriverErrorCode::CORRUPT;
+    assert_eq!(
+        driver
+            .mount_plan(&id("b"), &MountRequest::default())
+            .unwrap_err()
+            .code,
+        code
+    );
+    assert_eq!(
+        driver.diff_view(&id("b"), Some(&id("a"))).unwrap_err().code,
+        code
+    );
+    assert_eq!(driver.unpack_target(&id("b")).unwrap_err().code, code);
+    assert_eq!(driver.usage(&id("b")).unwrap_err().code, code);
 }

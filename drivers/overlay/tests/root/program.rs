@@ -6,7 +6,7 @@ use plywood_plugin_sdk::{
 };
 
 use crate::support::{
-    Roots, container, has_program, id, is_root, layer, read_only, with_options, write,
+    Roots, container, has_program, id, is_root, layer, mount, read_only, with_options, write,
 };
 
 const PROGRAM: &str = "overlay.mount_program=/usr/bin/fuse-overlayfs";
@@ -121,5 +121,33 @@ fn root_the_kernel_is_asked_first_and_its_answers_are_remembered() {
         let error = refused.err().unwrap();
         assert_eq!(error.code, DriverErrorCode::INCOMPATIBLE_FILESYSTEM);
         assert_eq!(error.message, "the kernel is too old");
+    }
+}
+
+#[test]
+fn root_an_overlay_below_the_home_leaves_it_to_a_program() {
+    if !is_root() {
+        return;
+    }
+    let outer = Roots::new();
+    let driver = outer.open();
+    driver.create(&container("c", None)).unwrap();
+    let mounted = mount(&*driver, "c", &MountRequest::default());
+    let inner = Roots::below(&mounted.0);
+    let opened = inner.open_with(&[]);
+    if Path::new("/usr/bin/fuse-overlayfs").exists() {
+        assert!(!opened.unwrap().capabilities().native_diff);
+        assert!(
+            inner
+                .log
+                .has("the kernel's overlay does not work on overlayfs")
+        );
+    } else {
+        let error = opened.err().unwrap();
+        assert_eq!(error.code, DriverErrorCode::INCOMPATIBLE_FILESYSTEM);
+        assert!(
+            error.message.contains("a mount_program is required"),
+            "{error}"
+        );
     }
 }
