@@ -293,7 +293,7 @@ fn layers_to_remove(
         }
     }
     let mut next = image.top_layer.clone();
-    while let Some(id) = next {
+    while let Some(id) = next.take() {
         let keeps = |child: &String| !doomed.contains(child);
         if others.contains(&*id)
             || containers.by_layer(&id).is_some()

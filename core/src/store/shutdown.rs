@@ -37,11 +37,6 @@ impl Store {
     ///
     /// # Errors
     /// None at present.
-    #[expect(
-        clippy::unnecessary_wraps,
-        clippy::unused_self,
-        reason = "as the other reports"
-    )]
     pub fn version(&self) -> Result<Vec<(String, String)>> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(vec![("Version".to_owned(), version)])
