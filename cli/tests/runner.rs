@@ -3,6 +3,12 @@
 //!
 //! What cannot run here prints `skipped: REASON`; where `CI` is set, that is a failure.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by a panic and says on standard error what it skips"
+)]
+
 mod runner {
     mod golden;
     mod images;

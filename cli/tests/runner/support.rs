@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     fs,
     io::Write as _,
     os::unix::process::CommandExt as _,
@@ -290,7 +291,7 @@ impl Normal {
             if starts && hex_length(rest) == 64 {
                 let next = self.ids.len();
                 let number = *self.ids.entry(rest[..64].to_owned()).or_insert(next);
-                out.push_str(&format!("ID{number}."));
+                write!(out, "ID{number}.").unwrap();
                 rest = &rest[64..];
             } else if let Some(length) = time_at(rest) {
                 out.push_str("TIME");
@@ -332,23 +333,20 @@ pub(super) fn tar_of(entries: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
         header.set_mtime(1_600_000_000);
         header.set_uid(0);
         header.set_gid(0);
-        match data {
-            Some(data) => {
-                header.set_size(data.len() as u64);
-                header.set_mode(if name.starts_with("bin/") {
-                    0o755
-                } else {
-                    0o644
-                });
-                tar.append_data(&mut header, name, *data).unwrap();
-            }
-            None => {
-                header.set_entry_type(tar::EntryType::Directory);
-                header.set_mode(0o755);
-                header.set_size(0);
-                tar.append_data(&mut header, name, std::io::empty())
-                    .unwrap();
-            }
+        if let Some(data) = data {
+            header.set_size(data.len() as u64);
+            header.set_mode(if name.starts_with("bin/") {
+                0o755
+            } else {
+                0o644
+            });
+            tar.append_data(&mut header, name, *data).unwrap();
+        } else {
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(0o755);
+            header.set_size(0);
+            tar.append_data(&mut header, name, std::io::empty())
+                .unwrap();
         }
     }
     tar.into_inner().unwrap()

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Answers of the version that we follow where the installed oracle is older.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::support::{Place, can_run, tar_of};
 
 fn base() -> Vec<u8> {
@@ -109,7 +111,6 @@ fn files_are_copied_between_host_and_layers() {
     if !can_run(&[]) {
         return;
     }
-    use std::os::unix::fs::MetadataExt as _;
     let place = store();
     place
         .drop_in(&["create-container", "-n", "ctr", "img"], b"")
