@@ -61,8 +61,8 @@ impl Place {
     pub(crate) fn read_chain(&self) -> Result<Option<Chain>> {
         let path = self.dir.join("lower");
         let text = match fs::read(&path) {
-            // Bytes that are no text become an entry that names no layer.
-            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Ok(text) => String::from_utf8(text)
+                .map_err(|_| corrupt(format!("`{}` is not text", path.display()), &path))?,
             Err(error) if absent(&error) => return Ok(None),
             Err(error) => return Err(DriverError::io("cannot read", &path, &error)),
         };

@@ -17,7 +17,6 @@ pub(crate) struct LinkId(String);
 
 impl LinkId {
     const LENGTH: usize = 26;
-    const LONGEST: usize = 64;
 
     /// A new random name.
     pub(crate) fn generate() -> Result<Self> {
@@ -34,8 +33,8 @@ impl LinkId {
     /// Reads a name as it stands in a `link` file or below `l/`; a line end is allowed.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let text = text.trim_ascii_end();
-        let usable =
-            (1..=Self::LONGEST).contains(&text.len()) && text.iter().all(u8::is_ascii_alphanumeric);
+        let base32 = |byte: &u8| matches!(byte, b'A'..=b'Z' | b'2'..=b'7');
+        let usable = text.len() == Self::LENGTH && text.iter().all(base32);
         usable.then(|| Self(String::from_utf8_lossy(text).into_owned()))
     }
 
@@ -123,6 +122,9 @@ impl fmt::Display for Chain {
 mod tests {
     use super::*;
 
+    const A: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const B: &str = "BBBBBBBBBBBBBBBBBBBBBBBBB7";
+
     fn link(name: &str) -> LinkId {
         LinkId::parse(name.as_bytes()).unwrap()
     }
@@ -138,36 +140,47 @@ mod tests {
     }
 
     #[test]
-    fn names_that_leave_the_directory_are_refused() {
-        for bad in [&b""[..], b"\n", b"..", b"a/b", b"A\0", &[b'A'; 65]] {
-            assert_eq!(LinkId::parse(bad), None, "{bad:?}");
+    fn names_of_another_form_are_refused() {
+        let (short, long) = (&A[1..], format!("{A}A"));
+        for bad in [
+            "",
+            "\n",
+            "..",
+            "a/b",
+            short,
+            &long,
+            &A.to_lowercase(),
+            &A.replace('A', "1"),
+        ] {
+            assert_eq!(LinkId::parse(bad.as_bytes()), None, "{bad:?}");
         }
-        assert_eq!(LinkId::parse(b"ABC\n"), Some(link("ABC")));
+        assert_eq!(LinkId::parse(format!("{A}\n").as_bytes()), Some(link(A)));
     }
 
     #[test]
     fn chains_are_read_and_written_alike() {
-        let text = "l/AAA:l/BBB:/old/dir:id/diff";
-        let chain = Chain::parse(text).unwrap();
+        let text = format!("l/{A}:l/{B}:/old/dir:id/diff");
+        let chain = Chain::parse(&text).unwrap();
         assert_eq!(chain.to_string(), text);
         assert_eq!(chain.0.len(), 4);
-        assert_eq!(chain.0[0], Lower::Link(link("AAA")));
+        assert_eq!(chain.0[0], Lower::Link(link(A)));
         assert_eq!(chain.0[3], Lower::Directory("id/diff".into()));
-        let longer = chain.below(link("CCC"));
-        assert_eq!(longer.to_string(), format!("l/CCC:{text}"));
+        let longer = chain.below(link(B));
+        assert_eq!(longer.to_string(), format!("l/{B}:{text}"));
     }
 
     #[test]
     fn damaged_chains_are_errors_that_name_the_entry() {
         for (text, entry) in [
-            ("", ""),
-            ("l/AAA:", ""),
-            ("l/AAA:l/../x", "l/../x"),
-            ("../../etc", "../../etc"),
-            ("l/A:a/../b", "a/../b"),
-            ("/", "/"),
+            (String::new(), ""),
+            (format!("l/{A}:"), ""),
+            (format!("l/{A}:l/../x"), "l/../x"),
+            ("../../etc".to_owned(), "../../etc"),
+            (format!("l/{A}:a/../b"), "a/../b"),
+            ("/".to_owned(), "/"),
+            (format!("l/{}", &A[..8]), "l/AAAAAAAA"),
         ] {
-            assert_eq!(Chain::parse(text), Err(entry.to_owned()), "{text:?}");
+            assert_eq!(Chain::parse(&text), Err(entry.to_owned()), "{text:?}");
         }
     }
 }
