@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! All integration tests of core, one module for each property.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of tests do as tests do"
+)]
+
 mod layers_content;
 mod layers_crash;
 mod layers_interop;

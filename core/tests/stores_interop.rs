@@ -228,6 +228,62 @@ fn interop_containers_go_back_and_forth() {
     }
 }
 
+/// Adds images and containers with the other program until `end`; returns the names that stay.
+fn go_works(fixture: &Fixture, worker: usize, end: Instant) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for number in 0.. {
+        if Instant::now() > end {
+            break;
+        }
+        let name = format!("go-{worker}-{number}");
+        fixture.go(&["create-image", "--name", &name, &id('1')]);
+        let container = format!("{name}-c");
+        fixture.go(&["create-container", "--name", &container, "img"]);
+        if number % 3 == 0 {
+            fixture.go(&["delete-container", &container]);
+        } else {
+            names.insert(container);
+        }
+        names.insert(name);
+    }
+    names
+}
+
+/// The same with this library, through a store of its own that shares nothing but lock objects.
+fn we_work(fixture: &Fixture, worker: usize, end: Instant) -> BTreeSet<String> {
+    let store = fixture.other();
+    let mut names = BTreeSet::new();
+    for number in 0.. {
+        if Instant::now() > end {
+            break;
+        }
+        let name = format!("rs-{worker}-{number}");
+        let image = NewImage {
+            names: vec![name.clone()],
+            layer: Some(id('1')),
+            ..NewImage::default()
+        };
+        store.create_image(image).unwrap();
+        store
+            .set_image_big_data(&name, "manifest", name.as_bytes(), None)
+            .unwrap();
+        let container = format!("{name}-c");
+        let new = NewContainer {
+            names: vec![container.clone()],
+            image: Some("img".to_owned()),
+            ..NewContainer::default()
+        };
+        store.create_container(new).unwrap();
+        if number % 3 == 0 {
+            store.delete_container(&container).unwrap();
+        } else {
+            names.insert(container);
+        }
+        names.insert(name);
+    }
+    names
+}
+
 /// Both programs add and remove objects for some seconds; nothing may be lost or kept.
 #[test]
 fn interop_concurrent_writers_lose_nothing() {
@@ -238,97 +294,36 @@ fn interop_concurrent_writers_lose_nothing() {
     fixture.layer(&id('1'), None);
     fixture.go(&["create-image", "--id", &id('a'), "--name", "img", &id('1')]);
     let end = Instant::now() + Duration::from_secs(4);
-    let expected: Vec<BTreeSet<String>> = std::thread::scope(|scope| {
+    let done: Vec<BTreeSet<String>> = std::thread::scope(|scope| {
         let fixture = &fixture;
-        let mut threads = Vec::new();
-        for worker in 0..2 {
-            threads.push(scope.spawn(move || {
-                let mut names = BTreeSet::new();
-                for number in 0.. {
-                    if Instant::now() > end {
-                        break;
-                    }
-                    let name = format!("go-{worker}-{number}");
-                    fixture.go(&["create-image", "--name", &name, &id('1')]);
-                    let container = format!("{name}-c");
-                    fixture.go(&["create-container", "--name", &container, "img"]);
-                    if number % 3 == 0 {
-                        fixture.go(&["delete-container", &container]);
-                    } else {
-                        names.insert(container);
-                    }
-                    names.insert(name);
-                }
-                names
-            }));
-        }
-        for worker in 0..2 {
-            threads.push(scope.spawn(move || {
-                // An instance of its own shares nothing but the lock objects.
-                let store = fixture.other();
-                let mut names = BTreeSet::new();
-                for number in 0.. {
-                    if Instant::now() > end {
-                        break;
-                    }
-                    let name = format!("rs-{worker}-{number}");
-                    store
-                        .create_image(NewImage {
-                            names: vec![name.clone()],
-                            layer: Some(id('1')),
-                            ..NewImage::default()
-                        })
-                        .unwrap();
-                    store
-                        .set_image_big_data(&name, "manifest", name.as_bytes(), None)
-                        .unwrap();
-                    let container = format!("{name}-c");
-                    store
-                        .create_container(NewContainer {
-                            names: vec![container.clone()],
-                            image: Some("img".to_owned()),
-                            ..NewContainer::default()
-                        })
-                        .unwrap();
-                    if number % 3 == 0 {
-                        store.delete_container(&container).unwrap();
-                    } else {
-                        names.insert(container);
-                    }
-                    names.insert(name);
-                }
-                names
-            }));
-        }
+        let threads: Vec<_> = (0..4)
+            .map(|worker| {
+                scope.spawn(move || match worker {
+                    0 | 1 => go_works(fixture, worker, end),
+                    _ => we_work(fixture, worker, end),
+                })
+            })
+            .collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap())
             .collect()
     });
-    assert!(expected.iter().all(|names| names.len() > 2), "{expected:?}");
-    let mut expected: BTreeSet<String> = expected.into_iter().flatten().collect();
+    assert!(done.iter().all(|names| names.len() > 2), "{done:?}");
+    let mut expected: BTreeSet<String> = done.into_iter().flatten().collect();
     expected.insert("img".to_owned());
     let store = &fixture.store;
     let images = store.images().unwrap();
     let containers = store.containers().unwrap();
-    let found: BTreeSet<String> = images
-        .iter()
-        .flat_map(|image| image.names.clone())
-        .chain(
-            containers
-                .iter()
-                .flat_map(|container| container.names.clone()),
-        )
+    let named = images.iter().flat_map(|image| image.names.clone());
+    let found: BTreeSet<String> = named
+        .chain(containers.iter().flat_map(|found| found.names.clone()))
         .collect();
     assert_eq!(found, expected);
     let layers = store.layers().unwrap();
     assert_eq!(layers.len(), containers.len() + 1, "no layer lost or left");
-    assert_eq!(
-        fixture.go(&["images", "--quiet"]).lines().count(),
-        images.len()
-    );
-    assert_eq!(
-        fixture.go(&["containers"]).matches("name: ").count(),
-        containers.len()
-    );
+    let theirs = fixture.go(&["images", "--quiet"]);
+    assert_eq!(theirs.lines().count(), images.len());
+    let theirs = fixture.go(&["containers"]);
+    assert_eq!(theirs.matches("name: ").count(), containers.len());
 }

@@ -158,17 +158,12 @@ fn a_shutdown_needs_force_while_layers_are_mounted_and_tells_everyone() {
         assert_eq!(store.mounted("ctr").unwrap(), 0);
         assert_eq!(fs::metadata(&lock).unwrap().len(), 64);
         assert!(store.shutdown(false).unwrap().is_empty());
-        if kind == Kind::Overlay {
-            let path = store.mount_image("img", &options).unwrap();
-            assert!(
-                fs::write(path.join("file"), b"").is_err(),
-                "it is read-only"
-            );
-            assert!(!store.unmount_image("img", false).unwrap());
-        } else {
-            // A plain directory cannot be made read-only, and to ignore that would be worse.
-            fails(store.mount_image("img", &options), ErrorKind::NotSupported);
-        }
+        let path = store.mount_image("img", &options).unwrap();
+        assert!(
+            fs::write(path.join("file"), b"").is_err(),
+            "it is read-only"
+        );
+        assert!(!store.unmount_image("img", false).unwrap());
         let writable = MountOptions {
             options: strings(&["rw"]),
             ..options
@@ -197,7 +192,10 @@ fn sizes_are_those_recorded_or_measured() {
     };
     let (layer, size) = store.put_layer(new('1', None), &*bytes).unwrap();
     assert_eq!(size, bytes.len() as u64);
-    assert_eq!(store.layer_size(&layer.id).unwrap(), bytes.len() as i64);
+    assert_eq!(
+        store.layer_size(&layer.id).unwrap(),
+        i64::try_from(size).unwrap()
+    );
     store.create_layer(new('2', Some('1'))).unwrap();
     assert_eq!(store.layer_size(&id('2')).unwrap(), -1);
     let path = store.mount(&id('2'), &MountOptions::default()).unwrap();

@@ -14,7 +14,7 @@ use plywood::{
 };
 use tempfile::TempDir;
 
-use crate::layers_support::Kind;
+use crate::layers_support::{Kind, mounts_below};
 
 /// A store in a temporary directory.
 pub(crate) struct Fixture {
@@ -33,6 +33,20 @@ pub(crate) fn options(root: &Path) -> StoreOptions {
 
 pub(crate) fn open(root: &Path, kind: Kind) -> Store {
     Store::open_with_driver(options(root), kind.open(root)).unwrap()
+}
+
+impl Drop for Fixture {
+    /// Both programs leave the driver's home mounted on itself.
+    fn drop(&mut self) {
+        for path in mounts_below(self.root.path()) {
+            let done = Command::new("umount").arg("--lazy").arg(&path).status();
+            assert!(
+                done.is_ok_and(|status| status.success()) || std::thread::panicking(),
+                "{} stays mounted",
+                path.display()
+            );
+        }
+    }
 }
 
 impl Fixture {

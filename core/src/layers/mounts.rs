@@ -321,7 +321,12 @@ impl Shared {
     fn take_back(&self, id: &LayerId, path: &Path) -> Result<()> {
         let driver = self.driver()?;
         match driver.mount_plan(id, &MountRequest::default()) {
-            Ok(MountPlan::Directory(_)) => {}
+            // A read-only view of a plain directory is a mount elsewhere.
+            Ok(MountPlan::Directory(directory)) => {
+                if !path.as_os_str().is_empty() && path != directory {
+                    mount::unmount(path)?;
+                }
+            }
             Ok(MountPlan::ByDriver { .. }) => driver.unmount(id)?,
             Ok(plan) => mount::undo(&plan, path)?,
             // The layer is damaged or gone: its mount must not stay for that.
