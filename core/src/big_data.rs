@@ -78,14 +78,19 @@ pub(crate) fn read(directory: &Path, key: &str) -> Result<Option<Vec<u8>>> {
 ///
 /// # Durability
 /// The file is replaced atomically.
-pub(crate) fn write(directory: &Path, key: &str, data: &[u8]) -> Result<()> {
+pub(crate) fn write(
+    directory: &Path,
+    key: &str,
+    data: &[u8],
+    durability: Durability,
+) -> Result<()> {
     let path = path(directory, key)?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
         .at("cannot create directory", directory)?;
-    durable::write_file(&path, data, Durability::Full)
+    durable::write_file(&path, data, durability)
 }
 
 /// Notes an item in the three lists; says whether anything changed.

@@ -21,4 +21,4 @@ pub mod tar_split;
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, IoContext, Result};
 pub use plywood_plugin_sdk as sdk;
-pub use records::{Flags, Timestamp, Unknown, to_go_json};
+pub use records::{Flags, RecordOptions, Timestamp, Unknown, to_go_json};

@@ -20,5 +20,6 @@ mod stores_delete;
 mod stores_images;
 mod stores_interop;
 mod stores_open;
+mod stores_shared;
 mod stores_support;
 mod support;

@@ -10,7 +10,8 @@ use std::{
 
 use super::{Container, table};
 use crate::{
-    Digest, Error, ErrorKind, Result, big_data,
+    Digest, Error, ErrorKind, RecordOptions, Result, big_data,
+    durable::Durability,
     locking::{
         Access, ReadGuard, StoreLock, Token, WriteGuard,
         order::{Before, Containers, Held},
@@ -29,6 +30,7 @@ pub struct ContainerStore(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     pub(super) dir: PathBuf,
     pub(super) run_dir: PathBuf,
+    pub(super) durability: Durability,
     lock: Arc<StoreLock<Containers>>,
     cache: Cache<Table<Container>>,
 }
@@ -74,12 +76,17 @@ impl ContainerStore {
     ///
     /// # Errors
     /// What making the directory or the lock file reports.
-    pub fn open(dir: &Path, run_dir: &Path) -> Result<Self> {
+    pub fn open(dir: &Path, run_dir: &Path, options: RecordOptions) -> Result<Self> {
         crate::store::make_dir(dir)?;
-        let lock = StoreLock::open(&dir.join("containers.lock"), Access::ReadWrite)?;
+        let lock = StoreLock::open_with(
+            &dir.join("containers.lock"),
+            Access::ReadWrite,
+            options.patience,
+        )?;
         Ok(Self(Arc::new(Shared {
             dir: dir.to_owned(),
             run_dir: run_dir.to_owned(),
+            durability: options.durability,
             lock,
             cache: Cache::new(table::files(dir)),
         })))
@@ -146,7 +153,8 @@ impl ContainerStore {
 
 impl Shared {
     fn current(&self, guard: &ReadGuard<'_, Containers>) -> Result<Arc<Table<Container>>> {
-        self.cache.current(guard, || table::load(&self.dir))
+        self.cache
+            .current(guard, || table::load(&self.dir, self.durability))
     }
 }
 
@@ -247,7 +255,10 @@ impl ContainersWrite<'_> {
     /// The records, to be changed and then saved.
     pub(super) fn edit(&mut self) -> Result<&mut Table<Container>> {
         if self.stale {
-            self.view.table = Arc::new(table::load(&self.view.shared.dir)?);
+            self.view.table = Arc::new(table::load(
+                &self.view.shared.dir,
+                self.view.shared.durability,
+            )?);
             self.stale = false;
         }
         Ok(Arc::make_mut(&mut self.view.table))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Changes to containers; each saves the records once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     Container, MOUNT_LABEL, MOUNT_OPTS, NewContainer, PROCESS_LABEL, VOLATILE,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     Digest, Error, ErrorKind, Result, big_data,
+    durable::Durability,
     images::BigDataItem,
     records::{
         Flags, Lookup, Taken, Timestamp, check_new_id,
@@ -95,7 +96,7 @@ impl ContainersWrite<'_> {
         };
         let dir = record_dir(&self.shared.dir, &container.id)?;
         remove_tree(&dir)?;
-        let done = store_items(&mut container, &dir, new.big_data)
+        let done = store_items(&mut container, &dir, new.big_data, self.shared.durability)
             .and_then(|()| self.add(container.clone()));
         if let Err(error) = done {
             if let Err(cleanup) = remove_tree(&dir) {
@@ -157,7 +158,7 @@ impl ContainersWrite<'_> {
         let id = self.id_of(what)?;
         let dir = record_dir(&self.shared.dir, &id)?;
         check_key(key)?;
-        big_data::write(&dir, key, data)?;
+        big_data::write(&dir, key, data, self.shared.durability)?;
         let mut container = self.get(&id)?.clone();
         if !note(&mut container, key, data.len(), &Digest::sha256(data)) {
             return Ok(());
@@ -239,12 +240,13 @@ impl ContainersWrite<'_> {
 
 fn store_items(
     container: &mut Container,
-    dir: &std::path::Path,
+    dir: &Path,
     items: Vec<BigDataItem>,
+    durability: Durability,
 ) -> Result<()> {
     for item in items {
         check_key(&item.key)?;
-        big_data::write(dir, &item.key, &item.data)?;
+        big_data::write(dir, &item.key, &item.data, durability)?;
         let digest = item.digest.unwrap_or_else(|| Digest::sha256(&item.data));
         note(container, &item.key, item.data.len(), &digest);
     }

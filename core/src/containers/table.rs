@@ -17,9 +17,9 @@ pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     FILES.iter().map(|name| dir.join(name)).collect()
 }
 
-pub(super) fn load(dir: &Path) -> Result<Table<Container>> {
+pub(super) fn load(dir: &Path, durability: Durability) -> Result<Table<Container>> {
     Table::load(&[
-        (dir.join(FILES[0]), Durability::Full),
+        (dir.join(FILES[0]), durability),
         (dir.join(FILES[1]), Durability::None),
     ])
 }

@@ -10,7 +10,8 @@ use std::{
 
 use super::{Image, table::ImageTable};
 use crate::{
-    Digest, Error, ErrorKind, Result, big_data,
+    Digest, Error, ErrorKind, RecordOptions, Result, big_data,
+    durable::Durability,
     locking::{
         Access, ReadGuard, StoreLock, Token, WriteGuard,
         order::{Before, Held, Images, RoImages},
@@ -28,6 +29,7 @@ pub struct ImageStore(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) dir: PathBuf,
+    pub(super) durability: Durability,
     lock: Arc<StoreLock<Images>>,
     cache: Cache<ImageTable>,
     read_only: Vec<ReadOnlyStore>,
@@ -85,12 +87,17 @@ impl ImageStore {
     ///
     /// # Errors
     /// What making the directory or the lock files reports.
-    pub fn open(dir: &Path, read_only_dirs: &[PathBuf]) -> Result<Self> {
+    pub fn open(dir: &Path, read_only_dirs: &[PathBuf], options: RecordOptions) -> Result<Self> {
         crate::store::make_dir(dir)?;
-        let lock = StoreLock::open(&dir.join("images.lock"), Access::ReadWrite)?;
+        let lock = StoreLock::open_with(
+            &dir.join("images.lock"),
+            Access::ReadWrite,
+            options.patience,
+        )?;
         let mut read_only = Vec::with_capacity(read_only_dirs.len());
         for dir in read_only_dirs {
-            match StoreLock::open(&dir.join("images.lock"), Access::ReadOnly) {
+            match StoreLock::open_with(&dir.join("images.lock"), Access::ReadOnly, options.patience)
+            {
                 Ok(lock) => read_only.push(ReadOnlyStore {
                     dir: dir.clone(),
                     lock,
@@ -107,6 +114,7 @@ impl ImageStore {
         }
         Ok(Self(Arc::new(Shared {
             dir: dir.to_owned(),
+            durability: options.durability,
             lock,
             cache: Cache::new(vec![ImageTable::file(dir)]),
             read_only,
@@ -177,7 +185,7 @@ impl ImageStore {
             held = further;
             let table = store
                 .cache
-                .current(&guard, || ImageTable::load(&store.dir))?;
+                .current(&guard, || ImageTable::load(&store.dir, Durability::None))?;
             read_only.push((store.dir.clone(), table));
             guards.push(guard);
         }
@@ -193,7 +201,11 @@ impl ImageStore {
 
 impl Shared {
     fn current(&self, guard: &ReadGuard<'_, Images>) -> Result<Arc<ImageTable>> {
-        self.cache.current(guard, || ImageTable::load(&self.dir))
+        self.cache.current(guard, || self.load())
+    }
+
+    fn load(&self) -> Result<ImageTable> {
+        ImageTable::load(&self.dir, self.durability)
     }
 }
 
@@ -359,7 +371,7 @@ impl ImagesWrite<'_> {
     /// The records, to be changed and then saved.
     pub(super) fn edit(&mut self) -> Result<&mut ImageTable> {
         if self.stale {
-            self.view.table = Arc::new(ImageTable::load(&self.view.shared.dir)?);
+            self.view.table = Arc::new(self.view.shared.load()?);
             self.stale = false;
         }
         Ok(Arc::make_mut(&mut self.view.table))

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Changes to images; each saves the records once.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -12,6 +15,7 @@ use super::{
 };
 use crate::{
     Digest, Error, ErrorKind, Result, big_data,
+    durable::Durability,
     records::{
         Lookup, Taken, Timestamp, Unknown, check_new_id,
         names::{self, NamesChange},
@@ -50,7 +54,8 @@ impl ImagesWrite<'_> {
         };
         let dir = record_dir(&self.shared.dir, &image.id)?;
         remove_tree(&dir)?;
-        let done = store_items(&mut image, &dir, new.big_data).and_then(|()| self.add(&image));
+        let done = store_items(&mut image, &dir, new.big_data, self.shared.durability)
+            .and_then(|()| self.add(&image));
         if let Err(error) = done {
             if let Err(cleanup) = remove_tree(&dir) {
                 tracing::warn!(?cleanup, "data of an image that was not made stays behind");
@@ -111,7 +116,7 @@ impl ImagesWrite<'_> {
             read_only: false,
             ..image.clone()
         };
-        store_items(&mut copy, &dir, items)?;
+        store_items(&mut copy, &dir, items, self.shared.durability)?;
         self.add(&copy)
     }
 
@@ -212,7 +217,7 @@ impl ImagesWrite<'_> {
         let id = self.own_id(what)?;
         let dir = record_dir(&self.shared.dir, &id)?;
         check_key(key)?;
-        big_data::write(&dir, key, data)?;
+        big_data::write(&dir, key, data, self.shared.durability)?;
         let digest = digest.unwrap_or_else(|| Digest::sha256(data));
         let mut image = self.get(&id)?;
         if !note(&mut image, key, data.len(), &digest) {
@@ -288,10 +293,15 @@ impl ImagesWrite<'_> {
     }
 }
 
-fn store_items(image: &mut Image, dir: &std::path::Path, items: Vec<BigDataItem>) -> Result<()> {
+fn store_items(
+    image: &mut Image,
+    dir: &Path,
+    items: Vec<BigDataItem>,
+    durability: Durability,
+) -> Result<()> {
     for item in items {
         check_key(&item.key)?;
-        big_data::write(dir, &item.key, &item.data)?;
+        big_data::write(dir, &item.key, &item.data, durability)?;
         let digest = item.digest.unwrap_or_else(|| Digest::sha256(&item.data));
         note(image, &item.key, item.data.len(), &digest);
     }

@@ -33,9 +33,9 @@ impl ImageTable {
         dir.join("images.json")
     }
 
-    pub(super) fn load(dir: &Path) -> Result<Self> {
+    pub(super) fn load(dir: &Path, durability: Durability) -> Result<Self> {
         Ok(Self {
-            table: Table::load(&[(Self::file(dir), Durability::Full)])?,
+            table: Table::load(&[(Self::file(dir), durability)])?,
             index: OnceLock::new(),
         })
     }

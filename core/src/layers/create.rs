@@ -236,7 +236,7 @@ impl Shared {
     fn write_files(&self, prepared: &Prepared) -> Result<()> {
         let dir = Self::data_dir(&self.dir, &prepared.id);
         for (key, data) in &prepared.big_data {
-            big_data::write(&dir, key, data)?;
+            big_data::write(&dir, key, data, self.durability)?;
         }
         match &prepared.tar_split {
             Some(bytes) => durable::write_file(

@@ -103,7 +103,7 @@ impl LayersWrite<'_> {
         let id = self.own(what, "save data items associated with layers")?;
         check_key(key)?;
         let dir = Shared::data_dir(&self.shared.dir, &driver_id(&id)?);
-        big_data::write(&dir, key, data)?;
+        big_data::write(&dir, key, data, self.shared.durability)?;
         let known = &self.find(&id)?.layer.big_data_names;
         if known.iter().any(|name| name == key) {
             return Ok(());

@@ -15,7 +15,7 @@ use crate::{
     Error, ErrorKind, IoContext, Result,
     durable::Durability,
     locking::{
-        Access, StoreLock,
+        Access, Patience, StoreLock,
         order::{Layers, RoLayers, Unordered},
     },
     plugin::DriverHandle,
@@ -36,6 +36,8 @@ pub struct LayerStoreOptions {
     pub read_only_stores: Vec<PathBuf>,
     /// What a finished operation survives.
     pub durability: Durability,
+    /// How long locks are waited for.
+    pub patience: Patience,
 }
 
 impl LayerStoreOptions {
@@ -47,6 +49,7 @@ impl LayerStoreOptions {
             driver: None,
             read_only_stores: Vec::new(),
             durability: Durability::Full,
+            patience: Patience::default(),
         }
     }
 }
@@ -91,12 +94,20 @@ impl LayerStore {
     pub fn open(options: LayerStoreOptions) -> Result<Self> {
         make_dir(&options.dir)?;
         make_dir(&options.run_dir)?;
-        let lock = StoreLock::open(&options.dir.join("layers.lock"), Access::ReadWrite)?;
-        let mounts_lock =
-            StoreLock::open(&options.run_dir.join("mountpoints.lock"), Access::ReadWrite)?;
+        let lock = StoreLock::open_with(
+            &options.dir.join("layers.lock"),
+            Access::ReadWrite,
+            options.patience,
+        )?;
+        let mounts_lock = StoreLock::open_with(
+            &options.run_dir.join("mountpoints.lock"),
+            Access::ReadWrite,
+            options.patience,
+        )?;
         let mut read_only = Vec::with_capacity(options.read_only_stores.len());
         for dir in options.read_only_stores {
-            match StoreLock::open(&dir.join("layers.lock"), Access::ReadOnly) {
+            match StoreLock::open_with(&dir.join("layers.lock"), Access::ReadOnly, options.patience)
+            {
                 Ok(lock) => read_only.push(ReadOnlyStore {
                     dir,
                     lock,

@@ -19,3 +19,14 @@ pub(crate) use json::{MemberError, Members};
 pub use json::{Unknown, to_go_json};
 pub(crate) use table::{Lookup, Record, Table, Taken};
 pub use timestamp::Timestamp;
+
+use crate::{durable::Durability, locking::Patience};
+
+/// How record files are written and locked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecordOptions {
+    /// What a finished change survives.
+    pub durability: Durability,
+    /// How long the lock is waited for.
+    pub patience: Patience,
+}

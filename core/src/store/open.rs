@@ -11,7 +11,7 @@ use plywood_plugin_sdk::OpenRequest;
 
 use super::{DriverChoice, Store, StoreOptions, make_dir};
 use crate::{
-    Error, ErrorKind, IoContext, Result,
+    Error, ErrorKind, IoContext, RecordOptions, Result,
     containers::ContainerStore,
     images::ImageStore,
     layers::{LayerStore, LayerStoreOptions},
@@ -99,14 +99,21 @@ impl Store {
             (live, choice)
         };
 
+        let records = RecordOptions {
+            durability: options.durability,
+            patience,
+        };
         let below = |root: &Path, what: &str| root.join(format!("{}-{what}", choice.name));
         let others = read_only_roots(live.driver.as_ref())?;
         let image_dirs: Vec<PathBuf> = others.iter().map(|root| below(root, "images")).collect();
-        let images = ImageStore::open(&below(&options.graph_root, "images"), &image_dirs)?;
+        let images = ImageStore::open(&below(&options.graph_root, "images"), &image_dirs, records)?;
         let run_containers = below(&options.run_root, "containers");
         make_dir(&run_containers)?;
-        let containers =
-            ContainerStore::open(&below(&options.graph_root, "containers"), &run_containers)?;
+        let containers = ContainerStore::open(
+            &below(&options.graph_root, "containers"),
+            &run_containers,
+            records,
+        )?;
         make_dir(&below(&options.run_root, "locks"))?;
         Ok(Self {
             options,
@@ -140,6 +147,9 @@ impl Store {
         let mut options = LayerStoreOptions::new(self.graph_dir("layers"), self.run_dir("layers"));
         options.driver.clone_from(&live.driver);
         options.durability = self.options.durability;
+        options.patience = Patience {
+            timeout: self.options.lock_timeout,
+        };
         options.read_only_stores = read_only_roots(live.driver.as_ref())?
             .into_iter()
             .map(|root| root.join(format!("{}-layers", self.choice.name)))
