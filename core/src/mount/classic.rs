@@ -31,20 +31,12 @@ pub(super) fn overlay(overlay: &OverlayMount, options: &Options) -> Result<(), F
     if fits(&data) {
         return mount_from(&overlay.base, data, overlay, options);
     }
-    let links = tempfile::Builder::new()
-        .prefix("plywood-mount-")
-        .tempdir_in("/tmp")
-        .map_err(|error| {
-            Failure::new(
-                "making a directory for short names in `/tmp`",
-                errno(&error),
-            )
-        })?;
+    let links = directory_for_links()?;
     let mut names = Vec::with_capacity(overlay.lowers.len());
     for (n, lower) in overlay.lowers.iter().enumerate() {
         let name = PathBuf::from(n.to_string());
         symlink(overlay.base.join(lower), links.path().join(&name))
-            .map_err(|error| Failure::new("making a short name in `/tmp`", errno(&error)))?;
+            .map_err(|error| Failure::new("making a short name for a layer", errno(&error)))?;
         names.push(name);
     }
     let absolute = OverlayMount {
@@ -64,6 +56,19 @@ pub(super) fn overlay(overlay: &OverlayMount, options: &Options) -> Result<(), F
         return Err(Failure::new(doing, Errno::TOOBIG).hint(TOO_LONG));
     }
     mount_from(links.path(), data, overlay, options)
+}
+
+/// A private directory, in memory if possible: on a busy disk 500 links take half a second.
+fn directory_for_links() -> Result<tempfile::TempDir, Failure> {
+    let make = |parent| {
+        tempfile::Builder::new()
+            .prefix("plywood-mount-")
+            .tempdir_in(parent)
+    };
+    make("/dev/shm")
+        .or_else(|_| make("/run"))
+        .or_else(|_| make("/tmp"))
+        .map_err(|error| Failure::new("making a directory in `/tmp`", errno(&error)))
 }
 
 /// The kernel takes one page with the final zero, and cuts the rest off without a word.
