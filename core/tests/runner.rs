@@ -7,6 +7,12 @@
     reason = "helpers of tests do as tests do"
 )]
 
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests; clippy sees only the functions marked as tests"
+)]
+
 mod layers_content;
 mod layers_crash;
 mod layers_interop;

@@ -25,7 +25,7 @@ use plywood_plugin_sdk::{
     WhiteoutForm,
     abi::{
         Header, Loaded, PluginHeader, Refusal, VERSION, header_of,
-        types::{AbiCreate, AbiMount, AbiPlan, AbiStep, AbiTarget, AbiView, Extra},
+        types::{AbiChange, AbiCreate, AbiMount, AbiPlan, AbiStep, AbiTarget, AbiView, Extra},
         vtable::{DriverModule_Ref, HostV, HostV_TO},
     },
 };
@@ -590,4 +590,78 @@ fn what_is_no_header_is_refused() {
         Some(Refusal::Toolkit(0, 10).to_string())
     );
     assert_eq!(read(leaked(&|_| ())), None);
+}
+
+#[test]
+fn the_numbers_of_version_1_0_are_unchanged() {
+    let bits = [
+        "list",
+        "read_only_mounts",
+        "mount_options",
+        "mount_labels",
+        "volatile_mounts",
+        "idmapped_mounts",
+        "native_diff",
+        "native_changes",
+        "staging",
+        "deferred_removal",
+        "sync",
+        "size_quota",
+        "inode_quota",
+        "template",
+        "image_stores",
+        "external_directory",
+        "cheap_usage",
+    ];
+    for (bit, name) in bits.into_iter().enumerate() {
+        let capabilities = Capabilities::from_bits(1 << bit, None);
+        assert_eq!(capabilities.names(), [name], "bit {bit}");
+        assert_eq!(capabilities.to_bits(), 1 << bit, "{name}");
+    }
+    let codes = [
+        "other",
+        "not-found",
+        "already-exists",
+        "invalid-argument",
+        "not-supported",
+        "prerequisites",
+        "incompatible-filesystem",
+        "busy",
+        "too-deep",
+        "no-space",
+        "read-only",
+        "permission",
+        "corrupt",
+        "io",
+        "panicked",
+        "timeout",
+    ];
+    for (code, word) in (0..).zip(codes) {
+        assert_eq!(DriverErrorCode(code).word(), word, "code {code}");
+    }
+    let forms = targets().into_iter().map(AbiTarget::from);
+    let forms: Vec<_> = forms.map(|form| (form.whiteouts, form.flags)).collect();
+    assert_eq!(forms, [(0, 1), (1, 2), (2, 4), (3, 8)]);
+    let kinds: Vec<_> = views()
+        .into_iter()
+        .map(|view| AbiView::from(view).kind)
+        .collect();
+    assert_eq!(kinds, [0, 1, 1, 2]);
+    let kinds = changes().into_iter().map(AbiChange::from);
+    assert_eq!(
+        kinds.map(|change| change.kind).collect::<Vec<_>>(),
+        [0, 1, 2]
+    );
+    let plans: Vec<_> = plans().into_iter().map(AbiPlan::from).collect();
+    let kinds: Vec<_> = plans.iter().map(|plan| plan.kind).collect();
+    assert_eq!(kinds, [0, 2, 1, 1, 1]);
+    let steps = plans.iter().flat_map(|plan| &plan.steps);
+    let steps: Vec<_> = steps.map(|step| (step.kind, step.flags)).collect();
+    assert_eq!(steps, [(0, 0), (0, 0), (2, 0), (1, 1)]);
+    let mut mount = MountRequest::default();
+    mount.read_only = true;
+    assert_eq!(AbiMount::from(&mount).flags, 1);
+    mount.volatile = true;
+    assert_eq!(AbiMount::from(&mount).flags, 3);
+    assert_eq!(AbiCreate::from(&create_request("x")).kind, 1);
 }

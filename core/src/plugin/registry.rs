@@ -23,7 +23,7 @@ use crate::{Error, Result};
 pub struct PluginOptions {
     /// Files that the configuration names.
     pub configured: Vec<ConfiguredPlugin>,
-    /// Directories of `--plugin-dir`.
+    /// Directories of `--plugin-dir`, then those of the configuration.
     pub directories: Vec<PathBuf>,
     /// The value of `PLYWOOD_PLUGIN_PATH`: directories separated by colons. It is ignored when the
     /// program runs with more rights than its caller.
@@ -83,7 +83,7 @@ fn versioned_directory() -> String {
 pub enum Source {
     /// The configuration names the file.
     Configuration,
-    /// `--plugin-dir`.
+    /// `--plugin-dir`, or a directory that the configuration names.
     Option,
     /// `PLYWOOD_PLUGIN_PATH`.
     Environment,
@@ -99,7 +99,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Configuration => "configuration",
-            Self::Option => "--plugin-dir",
+            Self::Option => "named directory",
             Self::Environment => "PLYWOOD_PLUGIN_PATH",
             Self::Executable => "beside the program",
             Self::System => "system",
