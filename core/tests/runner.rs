@@ -1,21 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! All integration tests of core, one module for each property.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "helpers of tests do as tests do"
-)]
-
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "tests; clippy sees only the functions marked as tests"
-)]
-
-mod layers_content;
-mod layers_crash;
-mod layers_interop;
+mod import_hostile;
+mod import_interop;
+mod import_support;
+mod import_unpack;
 mod layers_records;
 mod layers_support;
 mod plugin_abi;

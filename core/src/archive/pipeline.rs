@@ -91,8 +91,7 @@ where
             hash: Sha256::new(),
         };
         let consumed = consume(&mut source);
-        // Dropping the channels stops the other thread if it is still at work.
-        let ChunkSource { hash, .. } = source;
+        let hash = source.close();
         let pumped = match pump.join() {
             Ok(pumped) => pumped,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -297,6 +296,11 @@ pub(super) struct ChunkSource {
 }
 
 impl ChunkSource {
+    /// Lets go of the channels, which stops the other thread if it is still at work.
+    fn close(self) -> Sha256 {
+        self.hash
+    }
+
     fn next_chunk(&mut self) {
         if let Some(used) = self.current.take() {
             // The other side may have ended and needs no more chunks.
