@@ -76,7 +76,7 @@ fn root_a_put_layer_is_recorded_and_gives_its_stream_back() {
         );
         assert!(!store.dir().join("tmp").exists());
         read(&store.layers, |r| {
-            assert_eq!(r.by_diff_digest(&digest).len(), 1)
+            assert_eq!(r.by_diff_digest(&digest).len(), 1);
         });
     }
 }
@@ -309,7 +309,7 @@ fn root_mounts_are_counted_and_renewed() {
         "a removed layer is unmounted first"
     );
     read(&store.layers, |r| {
-        assert!(r.mounted_layers().unwrap().is_empty())
+        assert!(r.mounted_layers().unwrap().is_empty());
     });
 }
 
@@ -322,7 +322,7 @@ fn root_a_refused_mount_is_not_counted() {
     request.options = vec!["no-such-option=1".into()];
     assert!(write(&store.layers, |w| w.mount(&id('1'), &request)).is_err());
     read(&store.layers, |r| {
-        assert_eq!(r.mounted(&id('1')).unwrap(), 0)
+        assert_eq!(r.mounted(&id('1')).unwrap(), 0);
     });
     assert_eq!(mounts_below(&store.driver_dir(&id('1'))).len(), 0);
 }

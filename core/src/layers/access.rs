@@ -57,7 +57,7 @@ pub struct LayersRead<'held> {
 pub struct LayersWrite<'held> {
     pub(super) view: LayersView<'held>,
     guard: WriteGuard<'held, Layers>,
-    token: Token,
+    pub(super) token: Token,
     stamps: Stamps,
     /// The records in memory may differ from those on disk.
     stale: bool,
@@ -125,7 +125,8 @@ impl LayerStore {
             Some(loaded) if loaded.is_current(&self.0.dir, &token)? => (loaded, false),
             _ => (Loaded::load(&self.0.dir, token, self.0.durability)?, true),
         };
-        let sweep = fresh || !std::mem::replace(&mut state.swept, true);
+        let sweep = fresh || !state.swept;
+        state.swept = true;
         drop(state);
         let (view, inner) = LayersView::new(&self.0, loaded.table, inner)?;
         let mut write = LayersWrite {
@@ -143,6 +144,9 @@ impl LayerStore {
     }
 
     fn needs_cleanup<B: Before<Layers>>(&self, held: &mut Held<'_, B>) -> Result<bool> {
+        if self.0.driver.is_none() {
+            return Ok(false);
+        }
         let seen = {
             let state = self.0.state();
             state.records.as_ref().map(|loaded| {
@@ -157,7 +161,8 @@ impl LayerStore {
         }
         let (guard, _inner) = self.0.lock.read(held)?;
         let table = self.0.current(&guard)?;
-        Ok(table.is_changed() || !table.incomplete().is_empty())
+        let untidy = table.is_changed() || !table.incomplete().is_empty();
+        Ok(untidy && self.0.state().hopeless.as_ref() != Some(&guard.token()?))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{fs, io};
 
-use plywood_plugin_sdk::{CreateRequest, LayerId, LayerKind};
+use plywood_plugin_sdk::{CreateRequest, IdMaps, LayerId, LayerKind};
 
 use super::{
     access::{LayersView, LayersWrite},
@@ -113,7 +113,11 @@ impl LayersView<'_> {
         for (flag, _) in new.flags.iter() {
             check_flag(flag)?;
         }
-        self.check_parent(new, parent)?;
+        let id_maps = match parent {
+            Some(found) if new.id_maps.is_empty() => found.layer.id_maps.clone(),
+            _ => new.id_maps.clone(),
+        };
+        self.check_parent(&id_maps, template, parent)?;
         let mut request = CreateRequest::new(
             id.clone(),
             parent.map(|found| driver_id(&found.layer.id)).transpose()?,
@@ -121,7 +125,7 @@ impl LayersView<'_> {
         request.kind = new.kind;
         request.mount_label.clone_from(&new.mount_label);
         request.storage_options.clone_from(&new.storage_options);
-        request.id_maps.clone_from(&new.id_maps);
+        request.id_maps.clone_from(&id_maps);
         request.template = template
             .map(|found| driver_id(&found.layer.id))
             .transpose()?;
@@ -132,7 +136,7 @@ impl LayersView<'_> {
         record.mount_label = new.mount_label.clone().unwrap_or_default();
         record.created = Timestamp::now();
         record.flags.clone_from(&new.flags);
-        record.id_maps.clone_from(&new.id_maps);
+        record.id_maps = id_maps;
         record.big_data_names = names::deduplicate(new.big_data.iter().map(|(key, _)| key.clone()));
         Ok(Prepared {
             id,
@@ -161,7 +165,12 @@ impl LayersView<'_> {
         }
     }
 
-    fn check_parent(&self, new: &NewLayer, parent: Option<Found<'_>>) -> Result<()> {
+    fn check_parent(
+        &self,
+        id_maps: &IdMaps,
+        template: Option<Found<'_>>,
+        parent: Option<Found<'_>>,
+    ) -> Result<()> {
         let Some(found) = parent else { return Ok(()) };
         let parent = &found.layer.id;
         if found.layer.is_incomplete() {
@@ -171,7 +180,7 @@ impl LayersView<'_> {
             )
             .subject(parent));
         }
-        if found.layer.id_maps != new.id_maps && new.template.is_none() {
+        if found.layer.id_maps != *id_maps && template.is_none() {
             return Err(Error::new(
                 ErrorKind::NotSupported,
                 format!("a layer with other id maps than those of its parent `{parent}`"),

@@ -211,7 +211,7 @@ impl LayersWrite<'_> {
     ///
     /// # Behavior
     /// - A recorded mount that the kernel does not have (any more) is made anew.
-    /// - The layer's own SELinux label is used when the request has none.
+    /// - The layer's own SELinux label is used when the request has none and the driver takes any.
     ///
     /// # Errors
     /// `LayerUnknown`; `StoreIsReadOnly` for a layer of a read-only store unless the mount is
@@ -224,7 +224,8 @@ impl LayersWrite<'_> {
         }
         let id = found.layer.id.clone();
         let mut request = request.clone();
-        if request.label.is_none() && !found.layer.mount_label.is_empty() {
+        let takes_labels = self.shared.driver()?.capabilities().mount_labels;
+        if takes_labels && request.label.is_none() && !found.layer.mount_label.is_empty() {
             request.label = Some(found.layer.mount_label.clone());
         }
         let shared = Arc::clone(&self.shared);

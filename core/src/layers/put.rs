@@ -23,7 +23,7 @@ use super::{
     record::{Layer, NewLayer},
 };
 use crate::{
-    IoContext, Result,
+    ErrorKind, IoContext, Result,
     archive::import::{self, ImportOptions, Imported},
     durable::{self, Durability},
     locking::order::{Before, Held, Layers, RoLayers},
@@ -317,7 +317,15 @@ impl<'a> Stage<'a> {
     }
 
     fn adopt(mut self, prepared: &Prepared) -> Result<()> {
-        self.driver.adopt(&self.staged.token, &prepared.request)?;
+        let (token, request) = (&self.staged.token, &prepared.request);
+        match self.driver.adopt(token, request) {
+            Err(error) if error.kind() == ErrorKind::DuplicateId => {
+                tracing::warn!(layer = %request.id, "replacing a directory that has no record");
+                self.driver.remove(&request.id)?;
+                self.driver.adopt(token, request)?;
+            }
+            other => other?,
+        }
         self.adopted = true;
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! Questions that the records answer.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io,
     path::Path,
@@ -117,6 +118,7 @@ impl LayersView<'_> {
     /// `LayerUnknown` for the layer itself; `Corrupt` when one below it is missing or comes again.
     pub fn chain(&self, what: &str) -> Result<Vec<Layer>> {
         let mut chain = vec![self.find(what)?.to_layer()];
+        let mut seen = HashSet::from([chain[0].id.clone()]);
         while let Some(parent) = chain.last().and_then(|layer| layer.parent.clone()) {
             let damaged = |why: &str| {
                 Error::new(
@@ -128,7 +130,7 @@ impl LayersView<'_> {
                 )
                 .subject(&*parent)
             };
-            if chain.iter().any(|layer| layer.id == parent) {
+            if !seen.insert(parent.clone()) {
                 return Err(damaged("stands on it in turn"));
             }
             match self.find_exact(&parent) {

@@ -249,9 +249,9 @@ pub struct NewLayer {
     pub kind: LayerKind,
     /// Options of the driver for this layer, for instance `size`.
     pub storage_options: BTreeMap<String, String>,
-    /// It need not survive a crash.
+    /// It need not survive a crash; its record is in `layers.json` all the same.
     pub volatile: bool,
-    /// Who owns its files on the host.
+    /// Who owns its files on the host; those of its parent when there is no map.
     pub id_maps: IdMaps,
     /// A layer whose content and record it starts with, by id, name or unique prefix.
     pub template: Option<String>,

@@ -196,6 +196,8 @@ pub(super) struct State {
     pub(super) mounts: Option<(Arc<MountTable>, Token)>,
     /// A writer of this process has looked for leftovers.
     pub(super) swept: bool,
+    /// The token of records with incomplete layers that could not be removed.
+    pub(super) hopeless: Option<Token>,
     /// What has been reclaimed and not yet been asked for.
     pub(super) reclaimed: Vec<String>,
 }

@@ -17,11 +17,11 @@ impl LayersWrite<'_> {
         let mut reclaimed = Vec::new();
         self.sweep_records(&mut reclaimed);
         self.fresh()?;
-        match shared.recover_intents(self) {
-            Ok(found) => reclaimed.extend(found),
-            Err(error) => tracing::warn!(?error, "leftovers cannot be reclaimed"),
-        }
         if let Some(driver) = &shared.driver {
+            match shared.recover_intents(self) {
+                Ok(found) => reclaimed.extend(found),
+                Err(error) => tracing::warn!(?error, "leftovers cannot be reclaimed"),
+            }
             match driver.recover() {
                 Ok(found) => reclaimed.extend(found),
                 Err(error) => tracing::warn!(?error, "the driver's leftovers cannot be reclaimed"),
@@ -49,7 +49,10 @@ impl LayersWrite<'_> {
                 reclaimed.extend(incomplete.iter().map(|id| format!("incomplete layer {id}")));
                 self.reapers.push(reaper);
             }
-            Err(error) => tracing::warn!(?error, ?incomplete, "incomplete layers stay"),
+            Err(error) => {
+                tracing::warn!(?error, ?incomplete, "incomplete layers stay");
+                self.shared.state().hopeless = Some(self.token.clone());
+            }
         }
     }
 }
