@@ -36,13 +36,16 @@ enum Operation {
     Delete,
 }
 
-const CASES: [(Kind, Operation); 6] = [
+const CASES: [(Kind, Operation); 9] = [
     (Kind::Vfs, Operation::Create),
     (Kind::Vfs, Operation::Put),
     (Kind::Vfs, Operation::Delete),
     (Kind::Overlay, Operation::Create),
     (Kind::Overlay, Operation::Put),
     (Kind::Overlay, Operation::Delete),
+    (Kind::Plain, Operation::Create),
+    (Kind::Plain, Operation::Put),
+    (Kind::Plain, Operation::Delete),
 ];
 
 /// The steps that this thread has passed, while that is of interest.
@@ -337,4 +340,19 @@ fn a_killed_put_is_undone_or_done_overlay() {
 #[test]
 fn a_killed_removal_is_undone_or_done_overlay() {
     interrupt(5);
+}
+
+#[test]
+fn a_killed_creation_is_undone_or_done_without_staging() {
+    interrupt(6);
+}
+
+#[test]
+fn a_killed_put_is_undone_or_done_without_staging() {
+    interrupt(7);
+}
+
+#[test]
+fn a_killed_removal_is_undone_or_done_without_staging() {
+    interrupt(8);
 }

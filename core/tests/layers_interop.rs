@@ -71,6 +71,7 @@ fn available() -> bool {
         found || !required,
         "containers-storage is required and not installed"
     );
+    #[expect(clippy::print_stdout, reason = "a test that cannot run says so")]
     if !found {
         println!("skipped: containers-storage is not installed");
     }
@@ -83,7 +84,7 @@ fn interop_records_made_here_are_read_and_kept() {
     if !available() {
         return;
     }
-    for kind in Kind::ALL {
+    for kind in [Kind::Vfs, Kind::Overlay] {
         let store = Store::new(kind);
         let oracle = Oracle(&store);
         let mut flags = Flags::default();
@@ -116,7 +117,7 @@ fn interop_records_made_here_are_read_and_kept() {
         let rewritten = store.json().replace(r#","names":["x"]"#, "");
         assert_eq!(rewritten, ours, "{kind:?}");
         read(&store.layers, |r| {
-            assert_eq!(r.lookup("x").unwrap(), id('1'))
+            assert_eq!(r.lookup("x").unwrap(), id('1'));
         });
     }
 }
@@ -127,7 +128,7 @@ fn interop_records_made_there_are_read_and_kept() {
     if !available() {
         return;
     }
-    for kind in Kind::ALL {
+    for kind in [Kind::Vfs, Kind::Overlay] {
         let store = Store::new(kind);
         let oracle = Oracle(&store);
         oracle.run(&["create-layer", "--id", &id('1'), "--name", "base"]);
@@ -167,7 +168,7 @@ fn interop_each_removes_what_the_other_made() {
     if !available() {
         return;
     }
-    for kind in Kind::ALL {
+    for kind in [Kind::Vfs, Kind::Overlay] {
         let store = Store::new(kind);
         let oracle = Oracle(&store);
         let tar = crate::layers_support::tar(&[("f", "x")]);

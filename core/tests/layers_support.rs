@@ -2,6 +2,7 @@
 //! A layer store of its own for each test.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +13,10 @@ use plywood::{
     layers::{Layer, LayerStore, LayerStoreOptions, LayersRead, LayersWrite, NewLayer},
     locking::order::Held,
     plugin::DriverHandle,
-    sdk::{Host, LogLevel, OpenRequest, Plugin},
+    sdk::{
+        self, Capabilities, CreateRequest, DiffView, Driver, Host, LayerId, LogLevel, MountPlan,
+        MountRequest, OpenRequest, Plugin, Removed, UnpackTarget, Usage,
+    },
 };
 use plywood_driver_overlay::Overlay;
 use plywood_driver_vfs::Vfs;
@@ -29,15 +33,17 @@ impl Host for Silent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Vfs,
+    /// The former without staging and deferred removal.
+    Plain,
     Overlay,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Vfs, Self::Overlay];
+    pub(crate) const ALL: [Self; 3] = [Self::Vfs, Self::Plain, Self::Overlay];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Vfs => Vfs::NAME,
+            Self::Vfs | Self::Plain => Vfs::NAME,
             Self::Overlay => Overlay::NAME,
         }
     }
@@ -53,9 +59,66 @@ impl Kind {
         request.options = options.iter().map(|&option| option.to_owned()).collect();
         let driver = match self {
             Self::Vfs => Vfs::open(request),
+            Self::Plain => Vfs::open(request).map(|driver| Box::new(Plain(driver)) as Box<_>),
             Self::Overlay => Overlay::open(request),
         };
         DriverHandle::from_driver(self.name(), driver.unwrap())
+    }
+}
+
+/// A driver that can only do what every driver must.
+struct Plain(Box<dyn Driver>);
+
+impl Driver for Plain {
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.list = true;
+        capabilities
+    }
+
+    fn status(&self) -> sdk::Result<Vec<(String, String)>> {
+        self.0.status()
+    }
+
+    fn create(&self, request: &CreateRequest) -> sdk::Result<()> {
+        self.0.create(request)
+    }
+
+    fn remove(&self, id: &LayerId) -> sdk::Result<Removed> {
+        self.0.remove(id)
+    }
+
+    fn exists(&self, id: &LayerId) -> sdk::Result<bool> {
+        self.0.exists(id)
+    }
+
+    fn list(&self) -> sdk::Result<Vec<LayerId>> {
+        self.0.list()
+    }
+
+    fn metadata(&self, id: &LayerId) -> sdk::Result<BTreeMap<String, String>> {
+        self.0.metadata(id)
+    }
+
+    fn usage(&self, id: &LayerId) -> sdk::Result<Usage> {
+        self.0.usage(id)
+    }
+
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> sdk::Result<MountPlan> {
+        self.0.mount_plan(id, request)
+    }
+
+    fn unpack_target(&self, id: &LayerId) -> sdk::Result<UnpackTarget> {
+        self.0.unpack_target(id)
+    }
+
+    /// Core has to mount both layers to compare them.
+    fn diff_view(&self, _: &LayerId, _: Option<&LayerId>) -> sdk::Result<DiffView> {
+        Ok(DiffView::Mounted)
+    }
+
+    fn content_roots(&self, id: &LayerId) -> sdk::Result<Vec<PathBuf>> {
+        self.0.content_roots(id)
     }
 }
 
@@ -92,7 +155,7 @@ impl Store {
     pub(crate) fn driver_dir(&self, id: &str) -> PathBuf {
         let home = self.root.path().join("graph").join(self.kind.name());
         match self.kind {
-            Kind::Vfs => home.join("dir").join(id),
+            Kind::Vfs | Kind::Plain => home.join("dir").join(id),
             Kind::Overlay => home.join(id),
         }
     }

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All integration tests of core, one module for each property.
+//! The library's properties, one module each.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers of tests fail by panicking, as the tests do"
+)]
 
 mod import_hostile;
 mod import_interop;

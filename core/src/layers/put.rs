@@ -201,13 +201,12 @@ impl LayersWrite<'_> {
 }
 
 impl Shared {
-    /// Makes a layer's content durable, also when its driver does not offer that.
+    /// Makes a layer's content durable, unless the driver does not offer that or is told not to.
     pub(super) fn sync_layer(&self, driver: &DriverHandle, id: &LayerId) -> Result<()> {
-        match self.durability {
-            Durability::None => Ok(()),
-            Durability::Full if driver.capabilities().sync => driver.sync(id),
-            Durability::Full => sync_filesystem(&driver.unpack_target(id)?.directory),
+        if self.durability == Durability::Full && driver.capabilities().sync {
+            return driver.sync(id);
         }
+        Ok(())
     }
 
     fn fill_in_place<R: Read + Send>(
@@ -226,11 +225,6 @@ impl Shared {
         step!("put.synced");
         Ok(imported)
     }
-}
-
-fn sync_filesystem(directory: &Path) -> Result<()> {
-    let opened = File::open(directory).at("cannot open", directory)?;
-    rustix::fs::syncfs(&opened).at("cannot synchronise the file system of", directory)
 }
 
 /// Notes in a record what its stream was.
@@ -307,13 +301,10 @@ impl<'a> Stage<'a> {
     }
 
     fn sync(&self, durability: Durability) -> Result<()> {
-        match durability {
-            Durability::None => Ok(()),
-            Durability::Full if self.driver.capabilities().sync => {
-                self.driver.sync_staged(&self.staged.token)
-            }
-            Durability::Full => sync_filesystem(&self.staged.target.directory),
+        if durability == Durability::Full && self.driver.capabilities().sync {
+            return self.driver.sync_staged(&self.staged.token);
         }
+        Ok(())
     }
 
     fn adopt(mut self, prepared: &Prepared) -> Result<()> {
