@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Layers are filled, compared, mounted and exported, whatever the driver.
 
-use std::{fs, io::Cursor, path::Path};
+use std::{
+    fs,
+    io::{self, Cursor},
+    path::Path,
+    sync::Barrier,
+};
 
 use plywood::{
     Digest, Error, ErrorKind, Result,
@@ -420,5 +425,102 @@ fn root_garbage_is_collected_and_wiped() {
         assert_eq!(store.json(), "[]", "{kind:?}");
         assert_eq!(names(&store.dir()), ["layers.json", "layers.lock"]);
         assert!(!store.driver_dir(&id('1')).exists());
+    }
+}
+
+/// A reader that waits in the middle until it is told to go on.
+struct Slow<'a> {
+    bytes: Cursor<Vec<u8>>,
+    halfway: &'a Barrier,
+    waited: bool,
+}
+
+impl io::Read for Slow<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.waited && self.bytes.position() > 0 {
+            self.waited = true;
+            // Once to say that it is under way, once to be told to go on.
+            self.halfway.wait();
+            self.halfway.wait();
+        }
+        let end = buffer.len().min(600);
+        io::Read::read(&mut self.bytes, &mut buffer[..end])
+    }
+}
+
+/// A long pull must not keep others from using the store.
+#[test]
+fn root_nobody_waits_for_a_stream() {
+    for kind in [Kind::Vfs, Kind::Overlay] {
+        let store = Store::new(kind);
+        put(&store.layers, &new(&id('1')), tar(&[("f", "x")])).unwrap();
+        let halfway = Barrier::new(2);
+        std::thread::scope(|scope| {
+            let putting = scope.spawn(|| {
+                let reader = Slow {
+                    bytes: Cursor::new(tar(&[("a", "1"), ("b", "2")])),
+                    halfway: &halfway,
+                    waited: false,
+                };
+                let layer = child(&id('2'), &id('1'));
+                let how = PutOptions::default();
+                store
+                    .layers
+                    .put(&mut Held::nothing(), &layer, reader, how)
+                    .map(drop)
+            });
+            halfway.wait();
+            let other = store.other();
+            write(&other, |w| {
+                assert!(!w.exists(&id('2')), "{kind:?}");
+                w.create(&new(&id('3'))).unwrap();
+            });
+            assert_eq!(
+                collect_garbage(&other),
+                [""; 0],
+                "what is staged is not garbage"
+            );
+            halfway.wait();
+            putting.join().unwrap().unwrap();
+        });
+        let stream = diff(&store.layers, None, &id('2'), plain()).unwrap();
+        assert_eq!(stream, tar(&[("a", "1"), ("b", "2")]), "{kind:?}");
+    }
+}
+
+/// A parent that is removed during a long pull is missed at its end, not later by a user.
+#[test]
+fn root_a_parent_that_goes_meanwhile_is_missed() {
+    for kind in [Kind::Vfs, Kind::Overlay] {
+        let store = Store::new(kind);
+        put(&store.layers, &new(&id('1')), tar(&[("f", "x")])).unwrap();
+        let halfway = Barrier::new(2);
+        let outcome = std::thread::scope(|scope| {
+            let putting = scope.spawn(|| {
+                let reader = Slow {
+                    bytes: Cursor::new(tar(&[("a", "1")])),
+                    halfway: &halfway,
+                    waited: false,
+                };
+                let layer = child(&id('2'), &id('1'));
+                let how = PutOptions::default();
+                store
+                    .layers
+                    .put(&mut Held::nothing(), &layer, reader, how)
+                    .map(drop)
+            });
+            halfway.wait();
+            store.delete(&[&id('1')]).unwrap();
+            halfway.wait();
+            putting.join().unwrap()
+        });
+        assert_eq!(
+            outcome.unwrap_err().kind(),
+            ErrorKind::LayerUnknown,
+            "{kind:?}"
+        );
+        assert_eq!(store.json(), "[]");
+        assert!(!store.driver_dir(&id('2')).exists());
+        assert_eq!(collect_garbage(&store.other()), [""; 0], "{kind:?}");
     }
 }

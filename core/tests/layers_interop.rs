@@ -281,3 +281,70 @@ fn interop_incomplete_layers_are_removed_by_the_first_reader() {
     );
     assert!(other.take_reclaimed().is_empty());
 }
+
+/// Podman and Plywood at work at the same time must not lose each other's layers.
+#[test]
+fn interop_both_change_layers_at_the_same_time() {
+    if !available() {
+        return;
+    }
+    for kind in [Kind::Vfs, Kind::Overlay] {
+        let store = Store::new(kind);
+        let oracle = Oracle(&store);
+        let tar = crate::layers_support::tar(&[("f", "x")]);
+        oracle
+            .try_run(&["import-layer", "--id", &id('b')], &tar)
+            .unwrap();
+        let name = |who: &str, number: usize| format!("{who}{number:063}");
+        let (rounds, kept) = (12, [1, 4, 7, 10]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..rounds {
+                    let id = name("a", number);
+                    oracle
+                        .try_run(&["import-layer", "--id", &id, &self::id('b')], &tar)
+                        .unwrap();
+                    if !kept.contains(&number) {
+                        oracle.run(&["delete-layer", &id]);
+                    }
+                }
+            });
+            for who in ["c", "d"] {
+                let (layers, tar) = (store.other(), &tar);
+                scope.spawn(move || {
+                    for number in 0..rounds {
+                        let layer = child(&name(who, number), &id('b'));
+                        let mut held = plywood::locking::order::Held::nothing();
+                        let how = plywood::layers::PutOptions::default();
+                        layers.put(&mut held, &layer, &tar[..], how).unwrap();
+                        if !kept.contains(&number) {
+                            write(&layers, |w| w.delete(&[name(who, number)]))
+                                .unwrap()
+                                .run()
+                                .unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        let mut expected = vec![id('b')];
+        for who in ["a", "c", "d"] {
+            expected.extend(kept.map(|number| name(who, number)));
+        }
+        expected.sort();
+        let mut seen = read(&store.layers, |r| {
+            r.iter().map(|l| l.id.clone()).collect::<Vec<_>>()
+        });
+        seen.sort();
+        assert_eq!(seen, expected, "{kind:?}");
+        for id in &expected {
+            let stream = oracle.run(&["diff", "--uncompressed", id]);
+            assert_eq!(stream.as_bytes(), tar, "{kind:?} {id}");
+        }
+        assert_eq!(
+            crate::layers_support::collect_garbage(&store.layers),
+            [""; 0],
+            "{kind:?}"
+        );
+    }
+}

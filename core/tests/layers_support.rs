@@ -131,9 +131,16 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(kind: Kind) -> Self {
+        // Memory is as good for this, and does not wait for a disk.
+        let place = Path::new("/dev/shm");
+        let place = if place.is_dir() {
+            place
+        } else {
+            Path::new("/tmp")
+        };
         let root = tempfile::Builder::new()
             .prefix("plw-layers-")
-            .tempdir()
+            .tempdir_in(place)
             .unwrap();
         let layers = open(root.path(), kind);
         Self { root, kind, layers }

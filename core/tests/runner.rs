@@ -4,11 +4,15 @@
     clippy::unwrap_used,
     reason = "the helpers of tests fail by panicking, as the tests do"
 )]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of tests do as tests do"
+)]
 
-mod import_hostile;
-mod import_interop;
-mod import_support;
-mod import_unpack;
+mod layers_content;
+mod layers_crash;
+mod layers_interop;
 mod layers_records;
 mod layers_support;
 mod plugin_abi;
