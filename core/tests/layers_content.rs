@@ -318,6 +318,27 @@ fn root_mounts_are_counted_and_renewed() {
     });
 }
 
+/// Whoever asks for a read-only mount must not get a writable one, nor the other way round.
+#[test]
+fn root_a_mount_is_shared_only_by_those_who_want_the_same() {
+    let store = Store::new(Kind::Overlay);
+    store.create(&new(&id('1'))).unwrap();
+    let (writable, mut read_only) = (MountRequest::default(), MountRequest::default());
+    read_only.read_only = true;
+    for (first, second) in [(&writable, &read_only), (&read_only, &writable)] {
+        let path = write(&store.layers, |w| w.mount(&id('1'), first)).unwrap();
+        let refused = write(&store.layers, |w| w.mount(&id('1'), second)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Busy);
+        let written = fs::write(path.join("probe"), "x");
+        assert_eq!(written.is_err(), first.read_only);
+        let once = UnmountOptions::default();
+        assert_eq!(
+            write(&store.layers, |w| w.unmount(&id('1'), once)).unwrap(),
+            Unmounted::Gone
+        );
+    }
+}
+
 /// A mount that the driver refuses is not counted.
 #[test]
 fn root_a_refused_mount_is_not_counted() {

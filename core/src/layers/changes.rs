@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a layer changes against another one.
 
-use std::io::Write;
+use std::{io::Write, path::PathBuf};
 
 use plywood_plugin_sdk::{DiffView, IdMaps, LayerId, MountRequest, NativeChange};
 
 use super::{
-    access::LayersView,
+    access::{LayersView, LayersWrite},
     mounts::UnmountOptions,
     options::{LayerStore, driver_id},
 };
 use crate::{
-    Result,
+    ErrorKind, Result,
     archive::{
         pack,
         walk::{self, Change, DiffMaps},
@@ -177,16 +177,11 @@ impl LayerStore {
     where
         B: Before<Layers> + Before<RoLayers>,
     {
-        let read_only = {
-            let mut request = MountRequest::default();
-            request.read_only = self.0.driver()?.capabilities().read_only_mounts;
-            request
-        };
         let (mut write, _inner) = self.write(held)?;
-        let tree = write.mount(pair.layer.as_str(), &read_only)?;
+        let tree = write.mount_to_look(&pair.layer)?;
         let parent = match &pair.parent {
             None => None,
-            Some(parent) => match write.mount(parent.as_str(), &read_only) {
+            Some(parent) => match write.mount_to_look(parent) {
                 Ok(path) => Some(path),
                 Err(error) => {
                     let undone = write.unmount(pair.layer.as_str(), UnmountOptions::default());
@@ -212,5 +207,20 @@ impl LayerStore {
             outcome = outcome.and(released.map(drop));
         }
         outcome
+    }
+}
+
+impl LayersWrite<'_> {
+    /// Mounts a layer for reading, or shares the mount that there is.
+    fn mount_to_look(&mut self, id: &LayerId) -> Result<PathBuf> {
+        let mut request = MountRequest::default();
+        request.read_only = self.shared.driver()?.capabilities().read_only_mounts;
+        match self.mount(id.as_str(), &request) {
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                request.read_only = !request.read_only;
+                self.mount(id.as_str(), &request)
+            }
+            other => other,
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use plywood_plugin_sdk::{LayerId, MountPlan, MountRequest};
+use rustix::fs::StatVfsMountFlags;
 use serde::{Serialize, Serializer};
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     record::Layer,
 };
 use crate::{
-    Error, ErrorKind, Result,
+    Error, ErrorKind, IoContext, Result,
     durable::Durability,
     locking::{Token, WriteGuard, order::Unordered},
     mount,
@@ -215,7 +216,8 @@ impl LayersWrite<'_> {
     ///
     /// # Errors
     /// `LayerUnknown`; `StoreIsReadOnly` for a layer of a read-only store unless the mount is
-    /// read-only; what the driver or the kernel reports, with nothing mounted or counted.
+    /// read-only; `Busy` when the layer is mounted read-only and is to be written to, or the other
+    /// way round; what the driver or the kernel reports, with nothing mounted or counted.
     pub fn mount(&mut self, what: &str, request: &MountRequest) -> Result<PathBuf> {
         self.fresh()?;
         let found = self.find(what)?;
@@ -235,6 +237,7 @@ impl LayersWrite<'_> {
             None => (PathBuf::new(), 0),
         };
         if count > 0 && mount::is_mounted(&path)? {
+            check_shared(&id, &path, request.read_only)?;
             mounts.set(&id, &path, count + 1)?;
             mounts.save()?;
             return Ok(path);
@@ -305,6 +308,29 @@ impl LayersView<'_> {
     pub fn mounted_layers(&self) -> Result<Vec<String>> {
         Ok(self.shared.mounts()?.ids())
     }
+}
+
+/// A mount that is there can be shared only by those who want the same of it.
+fn check_shared(id: &str, path: &Path, read_only: bool) -> Result<()> {
+    let found = rustix::fs::statvfs(path).at("cannot inspect", path)?;
+    let is_read_only = found.f_flag.contains(StatVfsMountFlags::RDONLY);
+    if is_read_only == read_only {
+        return Ok(());
+    }
+    let how = if is_read_only {
+        "read-only"
+    } else {
+        "writable"
+    };
+    Err(Error::new(
+        ErrorKind::Busy,
+        format!(
+            "layer `{id}` is mounted already, {how}, at `{}`",
+            path.display()
+        ),
+    )
+    .subject(id)
+    .hint("unmount it first"))
 }
 
 impl Shared {
