@@ -370,3 +370,29 @@ time.sleep(600)
     assert!(error.to_string().contains(&holder), "{error}");
     drop(lock.read(&mut Held::nothing()).unwrap());
 }
+
+#[test]
+fn root_a_read_only_file_system_needs_a_lock_file_that_exists() {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let flags = MountFlags::empty();
+    mount("plywood", dir.path(), "tmpfs", flags, c"size=1m").unwrap();
+    let there = dir.path().join("there.lock");
+    std::fs::write(&there, [1; 64]).unwrap();
+    mount_remount(dir.path(), MountFlags::RDONLY, c"").unwrap();
+    let opened = StoreLock::<Layers>::open(&there, Access::ReadOnly);
+    let token = opened.and_then(|lock| lock.read(&mut Held::nothing())?.0.token());
+    let missing = dir.path().join("missing.lock");
+    let refused = [
+        StoreLock::<Layers>::open(&missing, Access::ReadOnly),
+        StoreLock::<Layers>::open(&there, Access::ReadWrite),
+    ];
+    unmount(dir.path(), UnmountFlags::DETACH).unwrap();
+    assert_eq!(token.unwrap().as_bytes(), [1; 64]);
+    for result in refused {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+    }
+}
