@@ -10,7 +10,10 @@
     reason = "helpers of tests do as tests do"
 )]
 
-mod layers_content;
+mod export_assemble;
+mod export_support;
+mod export_walk;
+mod hostile_records;
 mod layers_crash;
 mod layers_interop;
 mod layers_records;

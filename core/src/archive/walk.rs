@@ -266,9 +266,7 @@ impl UpperWalk {
 
     /// Reads overlay's marks of a directory or file; refuses those that hide where content is.
     fn is_opaque(&mut self, name: &[u8], meta: &Meta) -> Result<bool> {
-        // A file without blocks may be a copy of attributes only.
-        let suspect = meta.kind() == FileType::RegularFile && meta.size > 0 && meta.blocks == 0;
-        if !meta.is_dir() && !suspect {
+        if !meta.is_dir() && meta.kind() != FileType::RegularFile {
             return Ok(false);
         }
         let dirs = &mut self.walk.dirs;

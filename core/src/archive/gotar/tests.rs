@@ -158,7 +158,7 @@ fn times_outside_the_field_get_a_record() {
 fn a_cut_name_does_not_end_in_a_slash() {
     let name = format!(
         "{}/{}",
-        "\u{e4}".repeat(4).to_owned() + &"n".repeat(99),
+        "\u{e4}".repeat(4) + &"n".repeat(99),
         "f".repeat(20)
     );
     let (extension, _, real) = extended(&file(&name));
