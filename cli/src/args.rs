@@ -19,7 +19,7 @@ pub(crate) fn program() -> Command {
         .about("Layers, images and containers beside podman")
         .after_help(AFTER)
         .disable_help_subcommand(true)
-        .disable_version_flag(true)
+        .propagate_version(false)
         .args(flags(GLOBALS))
         .args(flags(OWN_GLOBALS));
     let mut nouns: Vec<Command> = Vec::new();

@@ -115,6 +115,10 @@ impl Call {
             self.show_help(out)?;
             return Ok(0);
         }
+        if globals.is("--version") {
+            out.line(concat!("plywood ", env!("CARGO_PKG_VERSION")))?;
+            return Ok(0);
+        }
         if globals.args.is_empty() {
             self.show_usage(&usage::program(true), out)?;
             return Ok(1);
@@ -131,9 +135,14 @@ impl Call {
             kind: mflag::Kind::Bool,
             help: "Print usage",
         }];
+        const VERSION: &[mflag::Flag] = &[mflag::Flag {
+            names: &["--version", "-V"],
+            kind: mflag::Kind::Bool,
+            help: "Print the version",
+        }];
         let mut flags = vec![GLOBALS, HELP];
         if self.voice == Voice::Own {
-            flags.push(OWN_GLOBALS);
+            flags.extend([OWN_GLOBALS, VERSION]);
         }
         flags
     }

@@ -3,8 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, BufWriter, Seek as _, SeekFrom, Write},
+    io::{self, BufWriter, Write},
 };
 
 use plywood::{
@@ -13,6 +12,7 @@ use plywood::{
     store::{DiffOptions, Image, Layer, Store},
 };
 use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
 
 use super::{
     ImageError, Place,
@@ -24,7 +24,7 @@ use super::{
     reference::candidates,
     writer::Writer,
 };
-use crate::{progress::Meter, signals::Interruptible};
+use crate::progress::Meter;
 
 /// How to save.
 #[derive(Debug, Default)]
@@ -179,8 +179,8 @@ fn oci_layout(
     writer.put("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let mut layers = Vec::new();
     for (layer, diff_id) in &source.layers {
-        let mut blob = export(store, layer, diff_id, compression)?;
-        writer.put_stream(&blob_path(&blob.digest), &mut blob.file, blob.size)?;
+        let blob = export(store, layer, diff_id, compression, writer.scratch()?)?;
+        writer.put_file(&blob_path(&blob.digest), blob.file)?;
         layers.push(NewDescriptor {
             media_type,
             size: blob.size,
@@ -259,8 +259,8 @@ fn docker_archive(
         let path = format!("{}.tar", diff_id.hex());
         // The same content can be a layer twice.
         if !paths.contains(&path) {
-            let mut blob = export(store, layer, diff_id, Compression::None)?;
-            writer.put_stream(&path, &mut blob.file, blob.size)?;
+            let blob = export(store, layer, diff_id, Compression::None, writer.scratch()?)?;
+            writer.put_file(&path, blob.file)?;
             size += blob.size;
         }
         paths.push(path);
@@ -296,9 +296,9 @@ fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 
-/// A layer's tar in an unnamed file.
+/// A layer's tar.
 struct Blob {
-    file: Interruptible<File>,
+    file: NamedTempFile,
     digest: Digest,
     size: u64,
 }
@@ -309,9 +309,8 @@ fn export(
     layer: &Layer,
     diff_id: &Digest,
     compression: Compression,
+    file: NamedTempFile,
 ) -> anyhow::Result<Blob> {
-    let temporary = || ImageError::io("write", "temporary file");
-    let file = tempfile::tempfile().map_err(temporary())?;
     let total = layer.diff_size.and_then(|size| u64::try_from(size).ok());
     let mut meter = Meter::new(
         format!("layer {}", &layer.id[..12.min(layer.id.len())]),
@@ -335,13 +334,10 @@ fn export(
         .into());
     }
     let done = blob.finish();
-    let mut file = done
-        .inner
-        .into_inner()
-        .map_err(|error| temporary()(error.into_error()))?;
-    file.seek(SeekFrom::Start(0)).map_err(temporary())?;
+    let written = done.inner.into_inner();
+    let file = written.map_err(|e| ImageError::io("write", "temporary file")(e.into_error()))?;
     Ok(Blob {
-        file: Interruptible(file),
+        file,
         digest: done.digest,
         size: done.size,
     })

@@ -5,13 +5,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek as _, SeekFrom, Write},
+    io::{self, Seek as _, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use super::{ImageError, Place};
+use crate::signals::Interruptible;
 
 /// An image that is being written.
 pub(crate) enum Writer {
@@ -52,7 +54,7 @@ impl Writer {
         }
         let file = Builder::new()
             .prefix(".plywood-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .permissions(PermissionsExt::from_mode(0o644))
             .tempfile_in(parent(&to))
             .map_err(ImageError::io("create a file beside", &name))?;
         Ok(Self::Tar {
@@ -77,7 +79,7 @@ impl Writer {
         }
         let staged = Builder::new()
             .prefix(".plywood-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .permissions(PermissionsExt::from_mode(0o755))
             .tempdir_in(parent(&to))
             .map_err(ImageError::io("create a directory beside", &name))?;
         Ok(Self::NewDir { staged, to })
@@ -91,26 +93,42 @@ impl Writer {
         }
     }
 
-    /// Writes a file; an existing one of that name is replaced.
-    pub(crate) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), ImageError> {
-        self.put_stream(name, &mut &*bytes, bytes.len() as u64)
+    /// An empty file on the file system of the final place, for [`Writer::put_file`].
+    pub(crate) fn scratch(&self) -> Result<NamedTempFile, ImageError> {
+        let directory = match self {
+            Self::NewDir { staged, .. } => staged.path(),
+            Self::OldDir { to } => to,
+            Self::Tar { to, .. } => parent(to),
+            Self::Stdout { .. } => &std::env::temp_dir(),
+        };
+        Builder::new()
+            .prefix(".plywood-")
+            .permissions(PermissionsExt::from_mode(0o644))
+            .tempfile_in(directory)
+            .map_err(ImageError::io(
+                "create a file in",
+                directory.display().to_string(),
+            ))
     }
 
-    /// Writes a file of `size` bytes from a stream.
-    pub(crate) fn put_stream(
-        &mut self,
-        name: &str,
-        from: &mut dyn Read,
-        size: u64,
-    ) -> Result<(), ImageError> {
+    /// Writes a file; an existing one of that name is replaced.
+    pub(crate) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), ImageError> {
+        let mut file = self.scratch()?;
+        file.write_all(bytes)
+            .map_err(ImageError::io("write", name))?;
+        self.put_file(name, file)
+    }
+
+    /// Gives what was written into a scratch file its name.
+    pub(crate) fn put_file(&mut self, name: &str, file: NamedTempFile) -> Result<(), ImageError> {
         let failed = ImageError::io("write", name);
         match self {
-            Self::NewDir { staged, .. } => write_file(staged.path(), name, from),
-            Self::OldDir { to } => write_file(to, name, from),
+            Self::NewDir { staged, .. } => publish(file, &staged.path().join(name)),
+            Self::OldDir { to } => publish(file, &to.join(name)),
             Self::Tar {
                 tar, directories, ..
-            } => append(tar, directories, name, (from, size)),
-            Self::Stdout { tar, directories } => append(tar, directories, name, (from, size)),
+            } => append(tar, directories, name, file),
+            Self::Stdout { tar, directories } => append(tar, directories, name, file),
         }
         .map_err(failed)
     }
@@ -150,18 +168,12 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Writes beside, syncs and renames, so that a reader of the layout never sees half a file.
-fn write_file(root: &Path, name: &str, from: &mut dyn Read) -> io::Result<()> {
-    let to = root.join(name);
-    let directory = parent(&to);
+/// Syncs and renames, so that a reader of the layout never sees half a file.
+fn publish(file: NamedTempFile, to: &Path) -> io::Result<()> {
+    let directory = parent(to);
     fs::create_dir_all(directory)?;
-    let mut file = Builder::new()
-        .prefix(".plywood-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(directory)?;
-    io::copy(from, file.as_file_mut())?;
     file.as_file().sync_all()?;
-    file.persist(&to)?;
+    file.persist(to)?;
     sync_dir(directory)
 }
 
@@ -170,6 +182,7 @@ fn sync_dir(directory: &Path) -> io::Result<()> {
 }
 
 fn publish_dir(staged: TempDir, to: &Path) -> io::Result<()> {
+    sync_dir(&staged.path().join("blobs"))?;
     sync_dir(staged.path())?;
     // Over an empty directory this works as well.
     fs::rename(staged.path(), to)?;
@@ -189,7 +202,7 @@ fn append<W: Write>(
     tar: &mut tar::Builder<W>,
     directories: &mut Vec<String>,
     name: &str,
-    (from, size): (&mut dyn Read, u64),
+    mut file: NamedTempFile,
 ) -> io::Result<()> {
     let mut at = 0;
     while let Some(slash) = name[at..].find('/') {
@@ -202,7 +215,9 @@ fn append<W: Write>(
             directories.push(directory);
         }
     }
-    tar.append_data(&mut header(0o644, size), name, from.take(size))
+    let size = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(0))?;
+    tar.append_data(&mut header(0o644, size), name, Interruptible(file))
 }
 
 fn header(mode: u32, size: u64) -> tar::Header {

@@ -172,3 +172,101 @@ fn damaged_files_leave_nothing_behind() {
     let unknown = put(&place, "text", b"not an image");
     assert_eq!(place.plywood(&["image", "load", &unknown]).code, 1);
 }
+
+#[test]
+fn an_archive_can_hold_several_images() {
+    if !can_run(&[]) {
+        return;
+    }
+    let place = Place::new("vfs");
+    let layer = tar_of(&[("f", Some(b"1"))]);
+    let config = |note: &str| {
+        serde_json::json!({
+            "author": note, "architecture": "amd64", "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [plywood::Digest::sha256(&layer)]},
+        })
+        .to_string()
+    };
+    let (one, two) = (config("one"), config("two"));
+    let manifest = serde_json::json!([
+        {"Config": "1.json", "RepoTags": ["one:1", "q.io/one:2"], "Layers": ["l.tar"]},
+        {"Config": "2.json", "RepoTags": null, "Layers": ["l.tar"]},
+    ])
+    .to_string();
+    let archive = tar_of(&[
+        ("l.tar", Some(&layer)),
+        ("1.json", Some(one.as_bytes())),
+        ("2.json", Some(two.as_bytes())),
+        ("manifest.json", Some(manifest.as_bytes())),
+    ]);
+    let file = put(&place, "in.tar", &archive);
+    let refused = place.plywood(&["image", "load", &file, "name"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("2 images are there"), "{refused:?}");
+    let loaded = place.plywood(&["image", "load", "-j", &file]).ok().json();
+    assert_eq!(
+        loaded[0]["names"],
+        serde_json::json!(["localhost/one:1", "q.io/one:2"])
+    );
+    assert_eq!(loaded[1]["names"], serde_json::json!([]));
+    assert_eq!(loaded[1]["layers_reused"], 1);
+    let from = format!("docker-archive:{file}:one:1");
+    // The name goes from the image that has it to the one that is loaded under it.
+    let second = loaded[1]["id"].as_str().unwrap();
+    place
+        .plywood(&["set-names", "-n", "localhost/moved:latest", second])
+        .ok();
+    place.plywood(&["image", "load", &from, "moved"]).ok();
+    let names = place
+        .plywood(&["get-names", loaded[0]["id"].as_str().unwrap()])
+        .ok()
+        .out;
+    assert_eq!(
+        names,
+        "localhost/moved:latest\nlocalhost/one:1\nq.io/one:2\n"
+    );
+    assert_eq!(place.plywood(&["get-names", second]).ok().out, "");
+    let missing = place.plywood(&["image", "load", &format!("docker-archive:{file}:three")]);
+    assert!(
+        missing.err.contains("there are: one:1, q.io/one:2"),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn a_layout_keeps_the_images_that_it_has() {
+    if !can_run(&[]) {
+        return;
+    }
+    let place = Place::new("vfs");
+    let file = put(&place, "in.tar", &docker_archive("x:1"));
+    place.plywood(&["image", "load", &file]).ok();
+    for tag in ["a", "b", "a"] {
+        place
+            .plywood(&["image", "save", "x:1", &format!("oci:layout:{tag}")])
+            .ok();
+    }
+    let index: serde_json::Value =
+        serde_json::from_slice(&read(place.path("layout/index.json"))).unwrap();
+    let tags: Vec<&str> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| {
+            m["annotations"]["org.opencontainers.image.ref.name"]
+                .as_str()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(tags, ["b", "a"]);
+    std::fs::create_dir(place.path("full")).unwrap();
+    std::fs::write(place.path("full/file"), "").unwrap();
+    let refused = place.plywood(&["image", "save", "x:1", "oci:full"]);
+    assert!(refused.err.contains("exists already"), "{refused:?}");
+    // Through a pipe.
+    let out = place
+        .plywood(&["image", "save", "x:1", "docker-archive:-"])
+        .ok()
+        .out;
+    assert!(out.contains("manifest.json"));
+}
