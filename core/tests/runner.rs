@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The library's properties, one module each.
 #![expect(
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "the helpers of tests fail by panicking, as the tests do"
+    reason = "helpers of tests do as tests do"
 )]
 #![expect(
     clippy::print_stdout,
