@@ -45,7 +45,7 @@ pub enum Verdict {
 
 /// Why a case did not pass.
 #[derive(Debug)]
-pub struct Failure(pub(crate) String);
+pub(crate) struct Failure(pub(crate) String);
 
 impl Failure {
     pub(crate) fn new(text: impl Into<String>) -> Self {
