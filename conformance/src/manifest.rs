@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 /// What is known of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     mode: u32,
     owner: (u32, u32),
     /// Whole nanoseconds since 1970.
@@ -27,11 +27,11 @@ pub struct Facts {
 
 /// A tree: facts by relative path, the root as the empty path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Manifest(pub BTreeMap<PathBuf, Facts>);
+pub(crate) struct Manifest(pub(crate) BTreeMap<PathBuf, Facts>);
 
 impl Manifest {
     /// What differs, in words; empty when nothing does.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
         for (path, facts) in &self.0 {
             match other.0.get(path) {
@@ -48,13 +48,13 @@ impl Manifest {
     }
 
     /// Leaves the root's own facts out.
-    pub fn without_root(mut self) -> Self {
+    pub(crate) fn without_root(mut self) -> Self {
         self.0.remove(Path::new(""));
         self
     }
 
     /// Compares times in whole seconds, as exported streams have them.
-    pub fn in_seconds(mut self) -> Self {
+    pub(crate) fn in_seconds(mut self) -> Self {
         for facts in self.0.values_mut() {
             facts.mtime = facts.mtime.div_euclid(1_000_000_000);
         }
@@ -62,7 +62,7 @@ impl Manifest {
     }
 
     /// Whether the path is there.
-    pub fn has(&self, path: &str) -> bool {
+    pub(crate) fn has(&self, path: &str) -> bool {
         self.0.contains_key(Path::new(path))
     }
 }
@@ -77,7 +77,7 @@ impl fmt::Display for Manifest {
 ///
 /// # Errors
 /// What the file system reports.
-pub fn of(root: &Path) -> io::Result<Manifest> {
+pub(crate) fn of(root: &Path) -> io::Result<Manifest> {
     let mut manifest = Manifest::default();
     let mut first = BTreeMap::new();
     visit(root, Path::new(""), &mut manifest, &mut first)?;
