@@ -47,6 +47,17 @@ impl Manifest {
         found
     }
 
+    /// Whether the roots have the same mode and owner; a child's root has its own times.
+    pub(crate) fn root_like(&self, other: &Self) -> bool {
+        let facts = |manifest: &Self| {
+            manifest
+                .0
+                .get(Path::new(""))
+                .map(|root| (root.mode, root.owner))
+        };
+        facts(self) == facts(other)
+    }
+
     /// Leaves the root's own facts out.
     pub(crate) fn without_root(mut self) -> Self {
         self.0.remove(Path::new(""));

@@ -141,7 +141,7 @@ pub trait Driver: Send + Sync {
         Err(DriverError::not_supported("staging"))
     }
 
-    /// Gives a staged place up.
+    /// Gives a staged place up; one that is not there any more is no error.
     fn discard(&self, token: &str) -> Result<()> {
         let _ = token;
         Err(DriverError::not_supported("staging"))
@@ -154,7 +154,7 @@ pub trait Driver: Send + Sync {
         Err(DriverError::not_supported("deferred_removal"))
     }
 
-    /// Deletes what [`Driver::trash`] moved away.
+    /// Deletes what [`Driver::trash`] moved away; what is not there any more is no error.
     fn reap(&self, token: &str) -> Result<()> {
         let _ = token;
         Err(DriverError::not_supported("deferred_removal"))
