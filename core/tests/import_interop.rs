@@ -86,7 +86,7 @@ fn rebuilt(split: &[u8]) -> Vec<u8> {
 }
 
 /// Every kind of file, with attributes that differ from what creating them gives.
-fn everything() -> Vec<Item> {
+pub(crate) fn everything() -> Vec<Item> {
     vec![
         dir("./").mode(0o750).mtime(1_500_000_000),
         dir("d/")

@@ -294,11 +294,10 @@ impl Scratch {
         form: WhiteoutForm,
         tar: &[u8],
     ) -> plywood::Result<(Imported, Vec<u8>)> {
-        self.import_with(&self.target(form), tar)
+        Self::import_with(&self.target(form), tar)
     }
 
     pub(crate) fn import_with(
-        &self,
         target: &UnpackTarget,
         tar: &[u8],
     ) -> plywood::Result<(Imported, Vec<u8>)> {

@@ -15,6 +15,7 @@ use plywood::{
     ErrorKind,
     archive::import::{ImportOptions, import, unpack_plain},
     sdk::{IdMap, IdMaps, UnpackTarget, WhiteoutForm},
+    tar_split::assemble::assemble,
 };
 
 use super::import_support::{
@@ -113,9 +114,7 @@ fn root_implied_directories_follow_the_target() {
         let mut target = scratch.target(WhiteoutForm::Overlay);
         target.implied_directory_mode = mode;
         target.implied_directory_umask = use_umask;
-        scratch
-            .import_with(&target, &tar(&[file("a/b/c", "x")]))
-            .unwrap();
+        Scratch::import_with(&target, &tar(&[file("a/b/c", "x")])).unwrap();
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let umask = status
             .lines()
@@ -184,7 +183,7 @@ fn root_a_forced_mask_keeps_attributes_aside() {
         symlink("s", "d"),
         item(b'0', ".wh.literal").mode(0o600),
     ];
-    scratch.import_with(&target, &tar(&items)).unwrap();
+    Scratch::import_with(&target, &tar(&items)).unwrap();
     let tree = scratch.tree();
     let expected = [
         (".", "1:2:0711:dir"),
@@ -355,6 +354,25 @@ fn root_plain_unpacking_replaces_and_counts() {
         (content("f").as_str(), content("d").as_str()),
         ("two", "three")
     );
+}
+
+/// What was imported can be given back byte for byte.
+#[test]
+fn root_the_record_rebuilds_the_stream() {
+    let layer = tar(&super::import_interop::everything());
+    for layer in [
+        layer.clone(),
+        [layer, vec![0; 10_000], vec![b'x'; 3 << 20]].concat(),
+    ] {
+        let scratch = Scratch::new();
+        let (target, maps) = (scratch.target(WhiteoutForm::Overlay), IdMaps::default());
+        let mut record = Vec::new();
+        import(&layer[..], &ImportOptions::new(&target, &maps), &mut record).unwrap();
+        let mut rebuilt = Vec::new();
+        let size = assemble(&record[..], &[scratch.root()], &mut rebuilt).unwrap();
+        assert_eq!(size, layer.len() as u64);
+        assert!(rebuilt == layer);
+    }
 }
 
 #[test]

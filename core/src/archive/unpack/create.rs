@@ -187,7 +187,11 @@ impl Unpacker<'_> {
                     self.remove(place.directory, place.base, place.path)?;
                     make().and_then(|()| open())
                 }
-                answer => answer,
+                answer => {
+                    // It may be open under another path too, and its group may change now.
+                    self.directories.forget();
+                    answer
+                }
             },
             Err(error) => Err(error),
         };
