@@ -27,6 +27,7 @@ mod stores_delete;
 mod stores_images;
 mod stores_interop;
 mod stores_open;
+mod stores_podman;
 mod stores_shared;
 mod stores_support;
 mod support;

@@ -189,51 +189,58 @@ fn embedded(root: &Path, others: &[&Path]) -> Store {
     .unwrap()
 }
 
-/// Images of a read-only store must be usable, listed, found and protected.
-#[test]
-fn images_of_a_read_only_store_are_used_but_not_changed() {
+/// A store with layers 1 <- 2 and an image on the latter, for others to read.
+fn shared_store() -> Fixture {
     let shared = Fixture::new(Kind::Overlay);
     shared.layer(&id('1'), None);
     shared.layer(&id('2'), Some(&id('1')));
-    shared
-        .store
-        .create_image(NewImage {
-            id: Some(id('a')),
-            names: strings(&["theirs"]),
-            layer: Some(id('2')),
-            metadata: "m".to_owned(),
-            ..NewImage::default()
-        })
-        .unwrap();
-    shared
-        .store
+    let image = NewImage {
+        id: Some(id('a')),
+        names: strings(&["theirs"]),
+        layer: Some(id('2')),
+        metadata: "m".to_owned(),
+        ..NewImage::default()
+    };
+    shared.store.create_image(image).unwrap();
+    let store = &shared.store;
+    store
         .set_image_big_data("theirs", "manifest", b"x", None)
         .unwrap();
-    let their_images = shared.images_json();
-    let their_layers = shared.layers_json();
+    shared
+}
 
+/// Images of a read-only store must be found and listed, and never changed.
+#[test]
+fn images_of_a_read_only_store_are_found_and_protected() {
+    let shared = shared_store();
+    let before = (shared.images_json(), shared.layers_json());
     let fixture = Fixture::new(Kind::Overlay);
     let store = embedded(fixture.root.path(), &[shared.root.path()]);
     let image = store.image("theirs").unwrap();
     assert!(image.read_only);
     assert!(store.layer(&id('2')).unwrap().read_only);
-    assert_eq!(
-        store.images_by_digest(&Digest::sha256(b"x")).unwrap().len(),
-        1
-    );
+    let digest = Digest::sha256(b"x");
+    assert_eq!(store.images_by_digest(&digest).unwrap().len(), 1);
     assert_eq!(store.image_big_data("theirs", "manifest").unwrap(), b"x");
     assert_eq!(store.images_by_top_layer(&id('2')).unwrap().len(), 1);
     fails(store.delete_image("theirs", true), ErrorKind::NotAnImage);
     fails(store.delete_layer(&id('2')), ErrorKind::StoreIsReadOnly);
-    fails(
+    for refused in [
         store.set_metadata("theirs", "new"),
-        ErrorKind::StoreIsReadOnly,
-    );
-    fails(
         store.set_image_big_data("theirs", "k", b"", None),
-        ErrorKind::StoreIsReadOnly,
-    );
+    ] {
+        fails(refused, ErrorKind::StoreIsReadOnly);
+    }
+    assert_eq!((shared.images_json(), shared.layers_json()), before);
+}
 
+/// Images of a read-only store must be usable, and be copied when their names change.
+#[test]
+fn images_of_a_read_only_store_are_used_and_copied() {
+    let shared = shared_store();
+    let before = (shared.images_json(), shared.layers_json());
+    let fixture = Fixture::new(Kind::Overlay);
+    let store = embedded(fixture.root.path(), &[shared.root.path()]);
     let container = store
         .create_container(NewContainer {
             names: strings(&["ctr"]),
@@ -247,23 +254,16 @@ fn images_of_a_read_only_store_are_used_but_not_changed() {
     fs::write(path.join("file"), b"1").unwrap();
     store.unmount("ctr", false).unwrap();
 
-    // New names copy the record, so that the own one can be changed.
     store.add_names("theirs", &strings(&["ours"])).unwrap();
     let image = store.image("ours").unwrap();
     assert!(!image.read_only);
-    assert_eq!(
-        (image.id, image.names),
-        (id('a'), strings(&["ours", "theirs"]))
-    );
+    assert_eq!(image.id, id('a'));
+    assert_eq!(image.names, ["ours", "theirs"]);
     assert_eq!(image.metadata, "m");
-    assert_eq!(
-        fs::read(fixture.path(&format!("images/{}/manifest", id('a')))).unwrap(),
-        b"x"
-    );
-    fails(
-        store.delete_image("ours", true),
-        ErrorKind::ImageUsedByContainer,
-    );
+    let copied = fixture.path(&format!("images/{}/manifest", id('a')));
+    assert_eq!(fs::read(copied).unwrap(), b"x");
+    let used = store.delete_image("ours", true);
+    fails(used, ErrorKind::ImageUsedByContainer);
     store.delete_container("ctr").unwrap();
     assert!(store.delete_image("ours", true).unwrap().is_empty());
     assert!(store.image("theirs").unwrap().read_only);
@@ -279,9 +279,7 @@ fn images_of_a_read_only_store_are_used_but_not_changed() {
     assert_eq!(merged.names, ["theirs", "mine"]);
     assert_eq!(merged.metadata, "m");
     assert_eq!(merged.digest, Some(Digest::sha256(b"x")));
-
-    assert_eq!(shared.images_json(), their_images);
-    assert_eq!(shared.layers_json(), their_layers);
+    assert_eq!((shared.images_json(), shared.layers_json()), before);
 }
 
 #[test]
