@@ -13,12 +13,12 @@ use plywood::{
     archive::Compression,
     layers::{DiffOptions, Layer, LayerStore, NewLayer, PutOptions, UnmountOptions, Unmounted},
     locking::order::Held,
-    sdk::{ChangeKind, LayerKind, MountRequest},
+    sdk::{self, ChangeKind, LayerKind, MountRequest},
 };
 
 use crate::layers_support::{
-    Kind, Store, child, collect_garbage, id, mounts_below, names, new, open, options, read, tar,
-    wipe, write,
+    Kind, STUBBORN, Store, child, collect_garbage, id, mounts_below, names, new, open, options,
+    read, tar, wipe, write,
 };
 
 fn put(store: &LayerStore, layer: &NewLayer, bytes: Vec<u8>) -> Result<(Layer, u64)> {
@@ -394,7 +394,7 @@ fn root_layers_of_a_read_only_store_are_parents() {
         }
     });
     read(&layers, |r| {
-        let all = r.list().unwrap();
+        let all = r.list();
         let seen: Vec<_> = all.iter().map(|l| (l.id.clone(), l.read_only)).collect();
         assert_eq!(seen, [(id('2'), false), (id('1'), true)]);
         assert_eq!(r.chain(&id('2')).unwrap().len(), 2);
@@ -544,4 +544,110 @@ fn root_a_parent_that_goes_meanwhile_is_missed() {
         assert!(!store.driver_dir(&id('2')).exists());
         assert_eq!(collect_garbage(&store.other()), [""; 0], "{kind:?}");
     }
+}
+
+/// A layer that its driver cannot remove is gone from the records and is removed later.
+#[test]
+fn root_what_the_driver_cannot_remove_is_reported_and_collected_later() {
+    let store = Store::new(Kind::Plain);
+    put(&store.layers, &new(&id('1')), tar(&[(STUBBORN, "x")])).unwrap();
+    put(&store.layers, &new(&id('2')), tar(&[("f", "x")])).unwrap();
+    let error = store.delete(&[&id('1'), &id('2')]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert_eq!(store.json(), "[]");
+    assert!(store.driver_dir(&id('1')).exists() && !store.driver_dir(&id('2')).exists());
+    let text = |error: plywood::Error| format!("{error}");
+    let (mut held, again) = (Held::nothing(), new(&id('1')));
+    let refused = store
+        .layers
+        .write(&mut held)
+        .unwrap()
+        .0
+        .create(&again)
+        .map_err(text);
+    assert_eq!(
+        refused.unwrap_err(),
+        format!("driver `vfs`: the layer is busy"),
+        "the leftover would have to be replaced"
+    );
+    fs::remove_file(store.driver_dir(&id('1')).join(STUBBORN)).unwrap();
+    assert!(!collect_garbage(&store.other()).is_empty());
+    assert!(!store.driver_dir(&id('1')).exists());
+}
+
+/// An incomplete layer that cannot be removed must not stop readers, nor be waited for each time.
+#[test]
+fn root_incomplete_layers_do_not_stop_readers() {
+    let store = Store::new(Kind::Plain);
+    put(&store.layers, &new(&id('1')), tar(&[(STUBBORN, "x")])).unwrap();
+    let marked = store
+        .json()
+        .replacen("}]", ",\"flags\":{\"incomplete\":true}}]", 1);
+    fs::write(store.dir().join("layers.json"), &marked).unwrap();
+    let without = LayerStore::open(options(store.root.path(), store.kind)).unwrap();
+    read(&without, |r| {
+        let layer = r.get(&id('1')).unwrap();
+        assert!(
+            layer.is_incomplete(),
+            "without the driver it is shown as it is"
+        );
+    });
+    assert_eq!(store.json(), marked);
+    read(&store.layers, |r| assert!(r.is_empty()));
+    assert!(store.driver_dir(&id('1')).exists());
+}
+
+/// Ids of directories above a mount that the container cannot map are told to the caller.
+#[test]
+fn root_owners_above_a_mount_that_are_not_mapped_are_found() {
+    let store = Store::new(Kind::Vfs);
+    let map = |host_id| sdk::IdMap {
+        container_id: 0,
+        host_id,
+        size: 1000,
+    };
+    let mapped = NewLayer {
+        id_maps: sdk::IdMaps {
+            uids: vec![map(100_000)],
+            gids: vec![map(0)],
+        },
+        ..new(&id('1'))
+    };
+    store.create(&mapped).unwrap();
+    store.create(&new(&id('2'))).unwrap();
+    let owners = |digit| read(&store.layers, |r| r.parent_owners(&id(digit)));
+    assert_eq!(owners('2').unwrap(), (vec![], vec![]));
+    assert_eq!(owners('1').unwrap_err().kind(), ErrorKind::LayerNotMounted);
+    let request = MountRequest::default();
+    write(&store.layers, |w| w.mount(&id('1'), &request)).unwrap();
+    assert_eq!(owners('1').unwrap(), (vec![0], vec![]));
+    let text = store.json();
+    assert!(text.contains(r#""uidmap":[{"container_id":0,"host_id":100000,"size":1000}]"#));
+    let child = store.create(&child(&id('3'), &id('1'))).unwrap();
+    assert_eq!(child.id_maps, mapped.id_maps, "those of the parent");
+}
+
+/// A damaged list of mounts must not hide the layers, nor be overwritten.
+#[test]
+fn root_a_damaged_list_of_mounts_is_reported() {
+    let store = Store::new(Kind::Vfs);
+    store.create(&new(&id('1'))).unwrap();
+    let path = store.root.path().join("run/vfs-layers/mountpoints.json");
+    fs::write(&path, "[{").unwrap();
+    read(&store.layers, |r| {
+        assert_eq!(r.list().len(), 1);
+        assert_eq!(r.get(&id('1')).unwrap().mount_count, 0);
+        let error = r.mounted(&id('1')).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("mountpoints.json"), "{error}");
+    });
+    let request = MountRequest::default();
+    let refused = write(&store.layers, |w| w.mount(&id('1'), &request)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert_eq!(
+        store.delete(&[&id('1')]).unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), "[{");
+    assert!(store.json().contains(&id('1')));
 }

@@ -303,7 +303,7 @@ fn records_are_usable_without_the_driver() {
     let store = Store::new(Kind::Vfs);
     store.create(&new(&id('1'))).unwrap();
     let layers = LayerStore::open(options(store.root.path(), store.kind)).unwrap();
-    read(&layers, |r| assert_eq!(r.list().unwrap().len(), 1));
+    read(&layers, |r| assert_eq!(r.list().len(), 1));
     write(&layers, |w| {
         w.set_metadata(&id('1'), "m").unwrap();
         for refused in [

@@ -66,6 +66,9 @@ impl Kind {
     }
 }
 
+/// A file whose presence in a layer keeps [`Kind::Plain`] from removing it.
+pub(crate) const STUBBORN: &str = "stubborn";
+
 /// A driver that can only do what every driver must.
 struct Plain(Box<dyn Driver>);
 
@@ -85,6 +88,14 @@ impl Driver for Plain {
     }
 
     fn remove(&self, id: &LayerId) -> sdk::Result<Removed> {
+        if self
+            .0
+            .content_roots(id)
+            .is_ok_and(|roots| roots[0].join(STUBBORN).exists())
+        {
+            let code = sdk::DriverErrorCode::BUSY;
+            return Err(sdk::DriverError::new(code, "the layer is busy"));
+        }
         self.0.remove(id)
     }
 

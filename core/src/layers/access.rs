@@ -125,7 +125,7 @@ impl LayerStore {
             Some(loaded) if loaded.is_current(&self.0.dir, &token)? => (loaded, false),
             _ => (Loaded::load(&self.0.dir, token, self.0.durability)?, true),
         };
-        let sweep = fresh || !state.swept;
+        let sweep = fresh || !state.swept || loaded.table.untidy;
         state.swept = true;
         drop(state);
         let (view, inner) = LayersView::new(&self.0, loaded.table, inner)?;
@@ -149,20 +149,16 @@ impl LayerStore {
         }
         let seen = {
             let state = self.0.state();
-            state.records.as_ref().map(|loaded| {
-                let clean = !loaded.table.is_changed() && loaded.table.incomplete().is_empty();
-                (loaded.stamps, clean)
-            })
+            let loaded = state.records.as_ref();
+            loaded.map(|loaded| (loaded.stamps, loaded.table.untidy))
         };
-        if let Some((stamps, true)) = seen
+        if let Some((stamps, false)) = seen
             && stamps == Stamps::read(&self.0.dir)?
         {
             return Ok(false);
         }
         let (guard, _inner) = self.0.lock.read(held)?;
-        let table = self.0.current(&guard)?;
-        let untidy = table.is_changed() || !table.incomplete().is_empty();
-        Ok(untidy && self.0.state().hopeless.as_ref() != Some(&guard.token()?))
+        Ok(self.0.current(&guard)?.untidy)
     }
 }
 
@@ -207,7 +203,7 @@ impl<'held> LayersView<'held> {
         table: Arc<LayerTable>,
         held: Held<'held, Layers>,
     ) -> Result<(Self, Held<'held, RoLayers>)> {
-        let mut held = held.inward::<RoLayers>();
+        let mut held = held.deeper::<RoLayers>();
         let mut read_only = Vec::with_capacity(shared.read_only.len());
         let mut guards = Vec::with_capacity(shared.read_only.len());
         for store in &shared.read_only {

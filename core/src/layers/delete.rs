@@ -26,6 +26,8 @@ pub struct Reaper {
     driver: Option<Driver>,
     tokens: Vec<(LayerId, String)>,
     intents: Vec<Intent>,
+    /// Notes of what could not be moved away; the next writer tries again.
+    kept: Vec<Intent>,
     failures: Vec<Error>,
 }
 
@@ -57,6 +59,7 @@ impl Reaper {
         self.driver = self.driver.take().or_else(|| other.driver.take());
         self.tokens.append(&mut other.tokens);
         self.intents.append(&mut other.intents);
+        self.kept.append(&mut other.kept);
         self.failures.append(&mut other.failures);
     }
 
@@ -74,6 +77,10 @@ impl Reaper {
             if let Err(error) = intent.close() {
                 self.failures.push(error);
             }
+        }
+        for intent in self.kept.drain(..) {
+            // Its lock goes with this process, and then the notes are found.
+            std::mem::forget(intent);
         }
     }
 }
@@ -180,7 +187,11 @@ impl Shared {
                 reaper.failures.push(error);
             }
         }
-        reaper.intents.push(intent);
+        if reaper.failures.is_empty() {
+            reaper.intents.push(intent);
+        } else {
+            reaper.kept.push(intent);
+        }
         reaper
     }
 

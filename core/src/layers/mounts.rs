@@ -89,6 +89,10 @@ impl Serialize for MountRecord {
 pub(super) struct MountTable(Table<MountRecord>);
 
 impl MountTable {
+    fn empty() -> Self {
+        Self(Table::load(&[]).expect("no file, nothing to read"))
+    }
+
     fn load(path: &Path) -> Result<Self> {
         Ok(Self(Table::load(&[(path.to_owned(), Durability::Full)])?))
     }
@@ -134,6 +138,14 @@ impl Shared {
         let table = Arc::new(MountTable::load(&self.mounts_path)?);
         self.state().mounts = Some((Arc::clone(&table), token));
         Ok(table)
+    }
+
+    /// The same for people, who are served better by a layer without its mounts than by nothing.
+    pub(super) fn mounts_to_show(&self) -> Arc<MountTable> {
+        self.mounts().unwrap_or_else(|error| {
+            tracing::warn!(?error, "it is not known what is mounted");
+            Arc::new(MountTable::empty())
+        })
     }
 
     fn mounts_for_change(&self) -> Result<MountsWrite<'_>> {

@@ -16,7 +16,8 @@ impl LayersView<'_> {
     /// `LayerUnknown`; `LayerNotMounted` for a layer with id maps that is not mounted; `Corrupt`
     /// when its maps have no entry for container id 0.
     pub fn parent_owners(&self, what: &str) -> Result<(Vec<u32>, Vec<u32>)> {
-        let layer = self.get(what)?;
+        let mut layer = self.find(what)?.to_layer();
+        self.shared.mounts()?.note(&mut layer);
         let maps = &layer.id_maps;
         if maps.is_empty() {
             return Ok((Vec::new(), Vec::new()));

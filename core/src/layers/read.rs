@@ -58,11 +58,9 @@ impl LayersView<'_> {
     ///
     /// # Behavior
     /// - A layer that is in several stores is listed once.
-    ///
-    /// # Errors
-    /// Those of reading what is mounted.
-    pub fn list(&self) -> Result<Vec<Layer>> {
-        let mounts = self.shared.mounts()?;
+    /// - When it cannot be read what is mounted, that is logged and left out.
+    pub fn list(&self) -> Vec<Layer> {
+        let mounts = self.shared.mounts_to_show();
         let mut layers: Vec<Layer> = self.table.iter().cloned().collect();
         for layer in &mut layers {
             mounts.note(layer);
@@ -81,16 +79,19 @@ impl LayersView<'_> {
                 layers.push(layer);
             }
         }
-        Ok(layers)
+        layers
     }
 
     /// The layer with that id, name or unique id prefix.
+    ///
+    /// # Behavior
+    /// - When it cannot be read what is mounted, that is logged and left out.
     ///
     /// # Errors
     /// `LayerUnknown`; for an ambiguous prefix the hint lists candidates.
     pub fn get(&self, what: &str) -> Result<Layer> {
         let mut layer = self.find(what)?.to_layer();
-        self.shared.mounts()?.note(&mut layer);
+        self.shared.mounts_to_show().note(&mut layer);
         Ok(layer)
     }
 
@@ -236,9 +237,11 @@ impl LayersView<'_> {
     /// How often the layer is mounted.
     ///
     /// # Errors
-    /// As [`LayersView::get`].
+    /// As [`LayersView::get`], and `Corrupt` when it cannot be read what is mounted.
     pub fn mounted(&self, what: &str) -> Result<u32> {
-        Ok(self.get(what)?.mount_count)
+        let mut layer = self.find(what)?.to_layer();
+        self.shared.mounts()?.note(&mut layer);
+        Ok(layer.mount_count)
     }
 
     /// Whether the layer's original stream can be rebuilt.

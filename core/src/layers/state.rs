@@ -4,9 +4,9 @@
 use std::{
     collections::HashMap,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
-    time::SystemTime,
 };
 
 use super::{mounts::MountTable, record::Layer};
@@ -29,6 +29,8 @@ pub(super) const STABLE: usize = 0;
 pub(super) struct LayerTable {
     table: Table<Layer>,
     index: OnceLock<Index>,
+    /// Loading found incomplete layers or repeated names, and no writer has tried to resolve that.
+    pub(super) untidy: bool,
 }
 
 /// Made when it is first asked for, dropped when a record changes.
@@ -55,8 +57,10 @@ impl LayerTable {
             (dir.join(FILES[0]), durability),
             (dir.join(FILES[1]), Durability::None),
         ];
+        let table: Table<Layer> = Table::load(&files)?;
         Ok(Self {
-            table: Table::load(&files)?,
+            untidy: table.is_changed() || table.iter().any(Layer::is_incomplete),
+            table,
             index: OnceLock::new(),
         })
     }
@@ -142,18 +146,20 @@ impl LayerTable {
     }
 }
 
-/// When the record files were last replaced.
+/// Which versions of the record files there are: time, inode and size of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stamps([Option<SystemTime>; 2]);
+pub(super) struct Stamps([Option<(i64, i64, u64, u64)>; 2]);
 
 impl Stamps {
-    /// The times now.
+    /// What is there now.
+    ///
+    /// The time alone does not tell two versions apart that were made within one tick of the clock.
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let mut stamps = Self::default();
         for (stamp, name) in stamps.0.iter_mut().zip(FILES) {
             let path = dir.join(name);
-            *stamp = match fs::metadata(&path).and_then(|found| found.modified()) {
-                Ok(time) => Some(time),
+            *stamp = match fs::metadata(&path) {
+                Ok(found) => Some((found.mtime(), found.mtime_nsec(), found.ino(), found.size())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(Error::io("cannot inspect", &path, error)),
             };
@@ -196,8 +202,6 @@ pub(super) struct State {
     pub(super) mounts: Option<(Arc<MountTable>, Token)>,
     /// A writer of this process has looked for leftovers.
     pub(super) swept: bool,
-    /// The token of records with incomplete layers that could not be removed.
-    pub(super) hopeless: Option<Token>,
     /// What has been reclaimed and not yet been asked for.
     pub(super) reclaimed: Vec<String>,
 }

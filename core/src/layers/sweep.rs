@@ -17,6 +17,8 @@ impl LayersWrite<'_> {
         let mut reclaimed = Vec::new();
         self.sweep_records(&mut reclaimed);
         self.fresh()?;
+        // What could not be resolved is tried again when somebody has changed the records.
+        Arc::make_mut(&mut self.view.table).untidy = false;
         if let Some(driver) = &shared.driver {
             match shared.recover_intents(self) {
                 Ok(found) => reclaimed.extend(found),
@@ -49,10 +51,7 @@ impl LayersWrite<'_> {
                 reclaimed.extend(incomplete.iter().map(|id| format!("incomplete layer {id}")));
                 self.reapers.push(reaper);
             }
-            Err(error) => {
-                tracing::warn!(?error, ?incomplete, "incomplete layers stay");
-                self.shared.state().hopeless = Some(self.token.clone());
-            }
+            Err(error) => tracing::warn!(?error, ?incomplete, "incomplete layers stay"),
         }
     }
 }

@@ -168,16 +168,6 @@ impl<'outer, L: Level> Held<'outer, L> {
     }
 }
 
-impl<'outer, L: Level> Held<'outer, L> {
-    /// The weaker proof for a place further in.
-    pub fn inward<M: Level>(self) -> Held<'outer, M>
-    where
-        L: Before<M>,
-    {
-        Held::further_in()
-    }
-}
-
 impl<L: Level> fmt::Debug for Held<'_, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Held({})", L::NAME)

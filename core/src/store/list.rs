@@ -14,7 +14,10 @@ impl Store {
     /// # Errors
     /// What reading the records reports.
     pub fn layers(&self) -> Result<Vec<Layer>> {
-        self.with_layers(LayersView::list)
+        let store = self.layer_store()?;
+        let mut held = Held::nothing();
+        let (layers, _) = store.read(&mut held)?;
+        Ok(layers.list())
     }
 
     /// All images, also those of read-only stores.
@@ -66,7 +69,7 @@ impl Store {
             result.containers = containers.list().cloned().collect();
         }
         if let Some(layers) = layers {
-            result.layers = layers.list()?;
+            result.layers = layers.list();
         }
         if let Some(images) = images {
             result.images = images.list();
