@@ -14,7 +14,7 @@ use std::{
 
 use plywood::sdk::{CreateRequest, LayerId};
 
-use crate::support::plugins::{Place, artifacts, cargo_build, minimal, workspace};
+use crate::support::plugins::{Place, artifacts, cargo, cargo_build, minimal, workspace};
 
 /// A text in a file of the SDK, and what comes in its place.
 type Edit = (&'static str, &'static str, &'static str);
@@ -109,6 +109,11 @@ const SILENT: &[Edit] = &[(
 
 /// Builds `packages` of `fixtures/abi` with an edited SDK.
 fn build(variant: &str, edits: &[Edit], packages: &[&str]) {
+    cargo_build(&prepare(variant, edits, packages), &[]);
+}
+
+/// Writes the workspace of a variant.
+fn prepare(variant: &str, edits: &[Edit], packages: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("abi")
         .join(variant);
@@ -134,7 +139,7 @@ fn build(variant: &str, edits: &[Edit], packages: &[&str]) {
     let manifest = manifest.replace(&manifest[start..end], &members);
     write_if_changed(&root.join("Cargo.toml"), &manifest);
     fs::copy(workspace().join("Cargo.lock"), root.join("Cargo.lock")).unwrap();
-    cargo_build(&root, &[]);
+    root
 }
 
 fn copy_sources(from: &Path, to: &Path, edits: &[Edit]) {
@@ -265,4 +270,13 @@ fn the_entry_symbol_alone_does_not_make_a_plugin() {
     build("junk", &[], &["junk"]);
     let expected = "it exports the symbol of a plugin, but what is there is no plugin header";
     assert_eq!(refusal("junk"), expected);
+}
+
+#[test]
+fn a_plugin_that_aborts_on_panic_does_not_compile() {
+    let root = prepare("abort", &[], &["plugin"]);
+    let abort = ["-p", "abi-fixture-plugin-abort", "--", "-C", "panic=abort"];
+    let error = cargo(&root, "rustc", &abort).unwrap_err();
+    let expected = "a Plywood plugin must be built with panic = \"unwind\"";
+    assert!(error.contains(expected), "{error}");
 }

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use plywood_plugin_sdk::abi::{self, Loaded};
+use plywood_plugin_sdk::abi::Loaded;
 
 use super::{PluginError, trust};
 
@@ -43,8 +43,8 @@ pub(super) fn load(
 fn open(path: &Path) -> Result<Loaded, PluginError> {
     use std::{ffi::c_void, ptr::NonNull};
 
-    use abi::{ENTRY_SYMBOL, Header, Refusal};
     use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+    use plywood_plugin_sdk::abi::{ENTRY_SYMBOL, Header, Refusal};
 
     let refused = |refusal: Refusal| {
         if let Refusal::Layout { full, .. } = &refusal {

@@ -28,22 +28,30 @@ pub(crate) fn artifacts() -> PathBuf {
     test.parent().and_then(Path::parent).unwrap().to_owned()
 }
 
-/// Runs `cargo build` with `arguments` in `directory`, in the profile of this test.
-pub(crate) fn cargo_build(directory: &Path, arguments: &[&str]) {
+/// Runs cargo's `command` with `arguments` in `directory`, in the profile of this test; the error
+/// is what the compiler said.
+pub(crate) fn cargo(directory: &Path, command: &str, arguments: &[&str]) -> Result<(), String> {
     let profile = match artifacts().file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev".to_owned(),
         name => name.unwrap().to_owned(),
     };
-    let built = Command::new(env!("CARGO"))
+    let output = Command::new(env!("CARGO"))
         .current_dir(directory)
-        .args(["build", "--offline", "--quiet", "--profile", &profile])
+        .args([command, "--offline", "--quiet", "--profile", &profile])
         .arg("--target-dir")
         .arg(artifacts().parent().unwrap())
         .args(arguments)
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "cargo build {arguments:?}: {text}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    output.status.success().then_some(()).ok_or(text)
+}
+
+/// Runs `cargo build`.
+pub(crate) fn cargo_build(directory: &Path, arguments: &[&str]) {
+    if let Err(text) = cargo(directory, "build", arguments) {
+        panic!("cargo build {arguments:?}: {text}");
+    }
 }
 
 /// The plugin of the driver in `fixtures/faulty`.
