@@ -211,6 +211,13 @@ fn garbage_collection_takes_only_what_no_record_knows() {
         fs::create_dir(fixture.path(&format!("{orphan}/{}", id('0')))).unwrap();
         fs::create_dir(fixture.path(&format!("{orphan}/not-an-id"))).unwrap();
     }
+    let leftovers = [
+        fixture.path("images/.tmp-images.json123"),
+        fixture.path(&format!("images/{}/.tmp-k7", id('a'))),
+    ];
+    for path in &leftovers {
+        fs::write(path, b"[").unwrap();
+    }
     store
         .create_driver_layer(NewLayer {
             id: Some(id('f')),
@@ -220,7 +227,8 @@ fn garbage_collection_takes_only_what_no_record_knows() {
     fails(store.layer(&id('f')), ErrorKind::LayerUnknown);
     assert!(store.driver_layers().unwrap().contains(&id('f')));
     let report = store.garbage_collect().unwrap();
-    assert_eq!(report.len(), 3, "{report:?}");
+    assert_eq!(report.len(), 5, "{report:?}");
+    assert!(leftovers.iter().all(|path| !path.exists()));
     assert!(!store.driver_layers().unwrap().contains(&id('f')));
     for kind in ["images", "containers"] {
         assert!(!fixture.path(&format!("{kind}/{}", id('0'))).exists());

@@ -303,3 +303,21 @@ fn damaged_records_are_reported_with_their_place_and_stay() {
         assert!(store.layers().is_ok(), "the rest of the store works");
     }
 }
+
+/// What a crash left under an id must not show up in a new image, and the caller's files stay.
+#[test]
+fn leftovers_under_an_id_make_way_for_a_new_image() {
+    let fixture = Fixture::vfs();
+    let dir = fixture.path(&format!("images/{}", id('a')));
+    fs::create_dir_all(dir.join("userdata")).unwrap();
+    fs::create_dir_all(dir.join("odd")).unwrap();
+    fs::write(dir.join("userdata/kept"), b"1").unwrap();
+    fs::write(dir.join("manifest"), b"stale").unwrap();
+    image(&fixture, 'a', &["n"]);
+    let stale = fixture.store.image_big_data("n", "manifest");
+    fails(stale, ErrorKind::BigDataMissing);
+    assert!(!dir.join("odd").exists());
+    assert_eq!(fs::read(dir.join("userdata/kept")).unwrap(), b"1");
+    fixture.store.delete_image("n", true).unwrap();
+    assert!(!dir.exists());
+}

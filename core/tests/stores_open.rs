@@ -109,7 +109,7 @@ fn a_store_without_its_driver_can_be_listed_and_described() {
             .set_image_big_data("renamed", "k", b"v", None)
             .unwrap();
         assert_eq!(store.metadata("renamed").unwrap(), "");
-        assert!(store.status().unwrap().len() >= 5);
+        assert_eq!(store.status().unwrap()[0].0, "Driver Unavailable");
         for refused in [
             store.create_layer(NewLayer::default()).map(drop),
             store.delete_image("renamed", true).map(drop),

@@ -17,7 +17,7 @@ use crate::{
         names::{self, NamesChange},
         new_id,
     },
-    store::{record_dir, remove_tree},
+    store::{clear_leftovers, record_dir, remove_tree},
 };
 
 impl NewContainer {
@@ -95,11 +95,11 @@ impl ContainersWrite<'_> {
             ..Container::default()
         };
         let dir = record_dir(&self.shared.dir, &container.id)?;
-        remove_tree(&dir)?;
+        clear_leftovers(&dir)?;
         let done = store_items(&mut container, &dir, new.big_data, self.shared.durability)
             .and_then(|()| self.add(container.clone()));
         if let Err(error) = done {
-            if let Err(cleanup) = remove_tree(&dir) {
+            if let Err(cleanup) = clear_leftovers(&dir) {
                 tracing::warn!(
                     ?cleanup,
                     "data of a container that was not made stays behind"

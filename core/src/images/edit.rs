@@ -21,7 +21,7 @@ use crate::{
         names::{self, NamesChange},
         new_id,
     },
-    store::{record_dir, remove_tree},
+    store::{clear_leftovers, record_dir, remove_tree},
 };
 
 impl ImagesWrite<'_> {
@@ -53,11 +53,11 @@ impl ImagesWrite<'_> {
             ..Image::default()
         };
         let dir = record_dir(&self.shared.dir, &image.id)?;
-        remove_tree(&dir)?;
+        clear_leftovers(&dir)?;
         let done = store_items(&mut image, &dir, new.big_data, self.shared.durability)
             .and_then(|()| self.add(&image));
         if let Err(error) = done {
-            if let Err(cleanup) = remove_tree(&dir) {
+            if let Err(cleanup) = clear_leftovers(&dir) {
                 tracing::warn!(?cleanup, "data of an image that was not made stays behind");
             }
             return Err(error);
@@ -116,8 +116,17 @@ impl ImagesWrite<'_> {
             read_only: false,
             ..image.clone()
         };
-        store_items(&mut copy, &dir, items, self.shared.durability)?;
-        self.add(&copy)
+        let done = store_items(&mut copy, &dir, items, self.shared.durability)
+            .and_then(|()| self.add(&copy));
+        if done.is_err()
+            && let Err(cleanup) = clear_leftovers(&dir)
+        {
+            tracing::warn!(
+                ?cleanup,
+                "data of an image that was not copied stays behind"
+            );
+        }
+        done
     }
 
     /// Changes the names; those that another image has move here.

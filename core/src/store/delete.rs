@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{Container, Store, remove_tree};
+use super::{Container, Store, remove_orphan};
 use crate::{
     Error, ErrorKind, Result,
     containers::{ContainersView, ContainersWrite},
@@ -188,7 +188,7 @@ fn remove_orphans(
     report: &mut Vec<String>,
 ) -> Result<()> {
     for orphan in orphans? {
-        remove_tree(&orphan)?;
+        remove_orphan(&orphan)?;
         report.push(orphan.display().to_string());
     }
     Ok(())

@@ -35,7 +35,9 @@ use std::{
 };
 
 pub use options::{DriverChoice, MountOptions, MultiListOptions, MultiListResult, ParentOwners};
-pub(crate) use paths::{make_dir, orphans, record_dir, remove_tree, with_candidates};
+pub(crate) use paths::{
+    clear_leftovers, make_dir, orphans, record_dir, remove_orphan, remove_tree, with_candidates,
+};
 
 use crate::{
     Digest, Result,

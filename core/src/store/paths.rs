@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, ErrorKind, IoContext, Result};
+use crate::{Error, ErrorKind, IoContext, Result, containers::USER_DATA};
 
 /// Makes a directory and its missing parents, mode 0700 under the umask.
 pub(crate) fn make_dir(path: &Path) -> Result<()> {
@@ -43,21 +43,96 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// Directories in `dir` whose names are full ids that no record has.
+/// Makes way for the data of a new record: removes what another record left under its id, but not
+/// the caller's own directory.
+pub(crate) fn clear_leftovers(path: &Path) -> Result<()> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("cannot read directory", path, error)),
+    };
+    let mut empty = true;
+    for entry in entries {
+        let entry = entry.at("cannot read directory", path)?;
+        if entry.file_name() == USER_DATA {
+            empty = false;
+            continue;
+        }
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => remove_tree(&path)?,
+            _ => remove_file(&path)?,
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(error) if empty && error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("cannot remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("cannot remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes an orphan that [`orphans`] found.
+pub(crate) fn remove_orphan(path: &Path) -> Result<()> {
+    let is_dir = fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
+    if is_dir {
+        remove_tree(path)
+    } else {
+        remove_file(path)
+    }
+}
+
+/// What in `dir` belongs to no record: directories whose names are full ids that no record has,
+/// and files that were to replace others but never did.
+///
+/// Nobody is writing the latter while the records are locked for changes.
 pub(crate) fn orphans(dir: &Path, known: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let mut orphans = Vec::new();
     for entry in fs::read_dir(dir).at("cannot read directory", dir)? {
         let entry = entry.at("cannot read directory", dir)?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let is_id = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_id && is_dir && !known(name) {
+        if !is_dir {
+            if is_temporary(name) {
+                orphans.push(entry.path());
+            }
+        } else if known(name) {
+            orphans.append(&mut temporary_files(&entry.path())?);
+        } else if name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit()) {
             orphans.push(entry.path());
         }
     }
     orphans.sort();
     Ok(orphans)
+}
+
+fn temporary_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).at("cannot read directory", dir)? {
+        let entry = entry.at("cannot read directory", dir)?;
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && entry.file_name().to_str().is_some_and(is_temporary) {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// `.tmp-NAMEDIGITS`, as both programs name the next version of a file.
+fn is_temporary(name: &str) -> bool {
+    name.strip_prefix(".tmp-")
+        .and_then(|rest| rest.as_bytes().last())
+        .is_some_and(u8::is_ascii_digit)
 }
 
 /// Adds what an ambiguous prefix may have meant.

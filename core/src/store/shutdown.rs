@@ -9,28 +9,19 @@ use crate::{
 };
 
 impl Store {
-    /// Pairs for people: roots, driver, options, and what the driver reports.
+    /// What the driver reports about itself, as pairs for people.
+    ///
+    /// # Behavior
+    /// - A driver that could not be opened is a pair, `Driver Unavailable`.
     ///
     /// # Errors
-    /// What the driver reports; a driver that could not be opened is a pair.
+    /// What the driver reports.
     pub fn status(&self) -> Result<Vec<(String, String)>> {
-        let pair = |name: &str, value: String| (name.to_owned(), value);
-        let mut status = vec![
-            pair("Root", self.graph_root().display().to_string()),
-            pair("Run Root", self.run_root().display().to_string()),
-            pair("Driver Name", self.driver_name().to_owned()),
-            pair(
-                "Driver Options",
-                format!("[{}]", self.driver_options().join(" ")),
-            ),
-        ];
         if let Some(driver) = self.driver_if_any() {
-            status.extend(driver.status()?);
-        } else {
-            let failure = self.choice.failure.clone().unwrap_or_default();
-            status.push(pair("Driver Unavailable", failure));
+            return driver.status();
         }
-        Ok(status)
+        let failure = self.choice.failure.clone().unwrap_or_default();
+        Ok(vec![("Driver Unavailable".to_owned(), failure)])
     }
 
     /// The version of this library.
