@@ -156,13 +156,13 @@ fn interop_kinds_regard_all_layers_below() {
 
 /// Quotes the names of these tests as Go does: they have no control characters.
 fn go_quoted(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
+    use std::{fmt::Write as _, os::unix::ffi::OsStrExt};
 
     let mut quoted = String::new();
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
         quoted.push_str(chunk.valid());
         for byte in chunk.invalid() {
-            quoted.push_str(&format!("\\x{byte:02x}"));
+            write!(quoted, "\\x{byte:02x}").unwrap();
         }
     }
     format!("\"{quoted}\"")

@@ -96,7 +96,7 @@ impl Damage {
                 lines.push(line);
                 *text = lines.concat();
             }
-            Self::Replace(at, with) => replace_value(text, at, with),
+            Self::Replace(at, with) => replace_value(text, *at, with),
             Self::Truncate(at) => text.truncate(at.index(text.len())),
         }
     }
@@ -109,7 +109,7 @@ fn lines(text: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Puts `with` in the place of what stands after a random colon.
-fn replace_value(text: &mut Vec<u8>, at: &Index, with: &str) {
+fn replace_value(text: &mut Vec<u8>, at: Index, with: &str) {
     let colons: Vec<usize> = (0..text.len()).filter(|at| text[*at] == b':').collect();
     if colons.is_empty() {
         return;
