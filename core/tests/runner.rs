@@ -12,6 +12,7 @@
 )]
 
 mod export_assemble;
+mod export_roundtrip;
 mod export_support;
 mod export_walk;
 mod hostile_records;

@@ -12,7 +12,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, openat, openat2, statat},
+    fs::{
+        Access, AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, openat, openat2,
+        statat,
+    },
     io::Errno,
 };
 
@@ -291,7 +294,12 @@ impl XattrPath {
     fn read(&self, wanted: fn(&[u8]) -> bool) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let list = match self.sized(|path, buffer| rustix::fs::llistxattr(path, buffer)) {
             Ok(list) => list,
-            Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(Vec::new()),
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(Errno::NOENT) => {
+                // The node disappeared; unless it is /proc that is not there.
+                rustix::fs::access("/proc/self/fd", Access::EXISTS)?;
+                return Ok(Vec::new());
+            }
             Err(errno) => return Err(errno),
         };
         let mut found = Vec::new();
