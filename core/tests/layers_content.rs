@@ -318,6 +318,44 @@ fn root_mounts_are_counted_and_renewed() {
     });
 }
 
+/// A mount that a killed process could not record must neither be covered nor stay for ever.
+#[test]
+fn root_a_mount_without_a_record_is_taken_over() {
+    let store = Store::new(Kind::Overlay);
+    store.create(&new(&id('1'))).unwrap();
+    let request = MountRequest::default();
+    let path = write(&store.layers, |w| w.mount(&id('1'), &request)).unwrap();
+    let record = store
+        .root
+        .path()
+        .join("run/overlay-layers/mountpoints.json");
+    let forget = || {
+        fs::write(&record, "[]").unwrap();
+        store.other()
+    };
+    let layers = forget();
+    assert_eq!(
+        write(&layers, |w| w.mount(&id('1'), &request)).unwrap(),
+        path
+    );
+    assert_eq!(mounts_below(&path).len(), 1);
+    let layers = forget();
+    let force = UnmountOptions {
+        force: true,
+        ..UnmountOptions::default()
+    };
+    assert_eq!(
+        write(&layers, |w| w.unmount(&id('1'), force)).unwrap(),
+        Unmounted::Gone
+    );
+    assert_eq!(mounts_below(&path).len(), 0);
+    write(&layers, |w| w.mount(&id('1'), &request)).unwrap();
+    let layers = forget();
+    let deleted = write(&layers, |w| w.delete(&[id('1')])).unwrap();
+    deleted.run().unwrap();
+    assert_eq!(mounts_below(&path).len(), 0, "and removed with its layer");
+}
+
 /// Whoever asks for a read-only mount must not get a writable one, nor the other way round.
 #[test]
 fn root_a_mount_is_shared_only_by_those_who_want_the_same() {

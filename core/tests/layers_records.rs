@@ -96,7 +96,15 @@ fn creation_is_refused_in_the_order_of_go_and_without_a_trace() {
             "{case:?}"
         );
     }
-    for bad in ["../bad", "", "a/b", "x."] {
+    let of_another = format!("{}.tar-split.gz", id('1'));
+    let reserved = [
+        "tmp",
+        "layers.json",
+        "layers.lock",
+        "volatile-layers.json",
+        &of_another,
+    ];
+    for bad in ["../bad", "", "a/b", "x."].into_iter().chain(reserved) {
         let error = store.create(&new(bad)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad:?}");
     }
@@ -343,4 +351,32 @@ fn after_a_failed_save_the_records_are_those_on_disk() {
         assert!(!w.exists(&id('2')));
     });
     assert!(!store.driver_dir(&id('2')).exists());
+}
+
+/// An id that another program accepted must not lead to files of the store or outside of it.
+#[test]
+fn ids_of_others_lead_to_no_file_of_the_store() {
+    let store = Store::new(Kind::Vfs);
+    store.create(&new(&id('1'))).unwrap();
+    let ids = ["../../outside", "layers.json", "tmp", "a/b", "-x"];
+    let record = |id: &str| format!(r#"{{"id":"{id}","created":"2026-01-02T03:04:05Z"}}"#);
+    let text = store
+        .json()
+        .replace(']', &format!(",{}]", ids.map(record).join(",")));
+    fs::write(store.dir().join("layers.json"), text).unwrap();
+    let outside = store.root.path().join("outside");
+    fs::create_dir_all(store.dir().join("tmp/kept")).unwrap();
+    for directory in [&outside, &store.root.path().join("graph/outside")] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    read(&store.layers, |r| {
+        for id in ids {
+            assert_eq!(r.lookup(id).unwrap(), id);
+            assert!(r.big_data(id, "k").is_err());
+        }
+    });
+    store.delete(&ids).unwrap();
+    assert!(outside.exists() && store.root.path().join("graph/outside").exists());
+    assert!(store.dir().join("tmp/kept").exists());
+    read(&store.other(), |r| assert_eq!(r.len(), 1));
 }

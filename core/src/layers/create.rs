@@ -9,7 +9,7 @@ use super::{
     access::{LayersView, LayersWrite},
     edit::{check_flag, check_key},
     intent::Intent,
-    options::{Shared, driver_id},
+    options::{Shared, driver_id, is_reserved},
     read::Found,
     record::{Layer, NewLayer},
     state::STABLE,
@@ -150,6 +150,13 @@ impl LayersView<'_> {
     fn new_id(&self, given: Option<&str>) -> Result<LayerId> {
         if let Some(given) = given {
             check_new_id(given)?;
+            if is_reserved(given) {
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("`{given}` is no id for a layer: the store has a file of that name"),
+                )
+                .subject(given));
+            }
             if self.table.get(given).is_some() {
                 return Err(
                     Error::new(ErrorKind::DuplicateId, "that ID is already in use").subject(given),

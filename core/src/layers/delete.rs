@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Removing layers: the record first, then the content out of the way, then the bytes.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use plywood_plugin_sdk::LayerId;
 
@@ -11,7 +11,7 @@ use super::{
     mounts::UnmountOptions,
     options::{Shared, driver_id},
 };
-use crate::{Error, Result, plugin::DriverHandle};
+use crate::{Error, ErrorKind, Result, plugin::DriverHandle};
 
 /// What has been removed from the store and is still to be deleted.
 ///
@@ -197,10 +197,19 @@ impl Shared {
 
     fn move_content(&self, id: &LayerId) -> Result<Option<String>> {
         let driver = self.driver()?;
-        if driver.capabilities().deferred_removal {
-            return driver.trash(id);
+        let remove = || {
+            if driver.capabilities().deferred_removal {
+                return driver.trash(id);
+            }
+            driver.remove(id).map(|_| None)
+        };
+        match remove() {
+            // A process that died before it could record its mount left it there.
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                self.take_back(id, Path::new(""))?;
+                remove()
+            }
+            other => other,
         }
-        driver.remove(id)?;
-        Ok(None)
     }
 }

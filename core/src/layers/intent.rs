@@ -16,7 +16,10 @@ use plywood_plugin_sdk::{
     toolkit::temp_dir::{self, TempDir},
 };
 
-use super::{access::LayersView, options::Shared};
+use super::{
+    access::LayersView,
+    options::{Shared, is_reserved},
+};
 use crate::{IoContext, Result};
 
 const NOTE: &str = "intent-";
@@ -49,6 +52,9 @@ impl Intent {
 
     /// Moves the files of a layer beside its record into the place.
     pub(super) fn take_files(&mut self, shared: &Shared, id: &LayerId) -> Result<()> {
+        if is_reserved(id.as_str()) {
+            return Ok(());
+        }
         self.place.take(&Shared::tar_split(&shared.dir, id))?;
         self.place.take(&Shared::data_dir(&shared.dir, id))?;
         Ok(())
@@ -92,6 +98,9 @@ impl Shared {
                     }
                 },
             }
+        }
+        if is_reserved(id.as_str()) {
+            return found;
         }
         let files = [
             Shared::tar_split(&self.dir, id),

@@ -352,12 +352,17 @@ impl Shared {
         match driver.mount_plan(id, request)? {
             MountPlan::Directory(path) => Ok(path),
             MountPlan::ByDriver { .. } => driver.mount(id, request),
+            // A process that died before it could record its mount left it there.
+            MountPlan::Mounts(steps) if mount::is_mounted(&steps.target)? => {
+                check_shared(id.as_str(), &steps.target, request.read_only)?;
+                Ok(steps.target)
+            }
             plan => mount::execute(&plan),
         }
     }
 
     /// Undoes [`Shared::perform`]; what is not mounted is no error.
-    fn take_back(&self, id: &LayerId, path: &Path) -> Result<()> {
+    pub(super) fn take_back(&self, id: &LayerId, path: &Path) -> Result<()> {
         let driver = self.driver()?;
         match driver.mount_plan(id, &MountRequest::default()) {
             // A read-only view of a plain directory is a mount elsewhere.

@@ -186,6 +186,13 @@ impl Shared {
     }
 }
 
+/// Whether the files of a layer with that id would be files of the store itself, or of another
+/// layer. Other programs' records may have such ids; their files are never touched.
+pub(super) fn is_reserved(id: &str) -> bool {
+    const OWN: [&str; 4] = ["tmp", "layers.lock", "layers.json", "volatile-layers.json"];
+    OWN.contains(&id) || id.ends_with(".tar-split.gz")
+}
+
 /// The id as drivers take it.
 ///
 /// # Errors
