@@ -11,6 +11,7 @@
     reason = "helpers of tests do as tests do"
 )]
 
+mod driver_mounts;
 mod export_assemble;
 mod export_roundtrip;
 mod export_support;

@@ -114,8 +114,8 @@ impl Options {
         } else {
             check(&list, config)?;
             let has = |options: &[String]| options.iter().any(|option| option == METACOPY);
-            if has(&list) && !abilities.metacopy && config.mount_program.is_none() {
-                let message = "overlay: the running kernel does not support metacopy";
+            if has(&list) && !abilities.metacopy {
+                let message = "overlay: neither the kernel nor the mount program offers metacopy";
                 return Err(DriverError::new(DriverErrorCode::NOT_SUPPORTED, message)
                     .object(METACOPY)
                     .remedy("leave `metacopy=on` out of the mount options"));
@@ -127,7 +127,10 @@ impl Options {
         let mut warning = None;
         if !abilities.metacopy && list.iter().any(|option| option == METACOPY) {
             list.retain(|option| option != METACOPY);
-            warning = Some("Ignoring global metacopy option, not supported with booted kernel");
+            warning = Some(match config.mount_program {
+                None => "Ignoring global metacopy option, not supported with booted kernel",
+                Some(_) => "Ignoring global metacopy option, the mount program doesn't support it",
+            });
         }
         let mut read_only = request.read_only;
         list.retain(|option| match option.as_str() {

@@ -69,6 +69,8 @@ pub fn undo_private(directory: &Path) -> Result<()> {
 pub fn is_mount_point(directory: &Path) -> Result<bool> {
     let found = match rustix::fs::statx(CWD, directory, AtFlags::empty(), StatxFlags::empty()) {
         Err(rustix::io::Errno::NOENT) => return Ok(false),
+        // A mount program that died leaves a mount that answers nothing else.
+        Err(rustix::io::Errno::NOTCONN) => return Ok(true),
         other => other.at("cannot stat", directory)?,
     };
     if found
