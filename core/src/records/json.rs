@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt, io};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeOwned, MapAccess, Visitor},
+    de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor},
     ser::SerializeMap,
 };
 use serde_json::{
@@ -172,9 +172,37 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
-/// Splits a JSON array (or `null`) of objects into the members of each.
-pub(crate) fn split_array(text: &str) -> serde_json::Result<Vec<Members<'_>>> {
-    Ok(serde_json::from_str::<Option<Vec<Members<'_>>>>(text)?.unwrap_or_default())
+/// Hands over the members of each object in a JSON array (or `null`), until told to stop.
+pub(crate) fn for_each_record<'de>(
+    text: &'de str,
+    take: impl FnMut(Members<'de>) -> bool,
+) -> serde_json::Result<()> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    parser.deserialize_any(Records(take))?;
+    parser.end()
+}
+
+struct Records<F>(F);
+
+impl<'de, F: FnMut(Members<'de>) -> bool> Visitor<'de> for Records<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of records (a JSON array)")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        while let Some(members) = list.next_element()? {
+            if !(self.0)(members) {
+                return Err(de::Error::custom("stopped"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Makes valid text of a file's bytes: every invalid byte and every lone surrogate becomes U+FFFD.
@@ -234,7 +262,15 @@ fn replace_lone_surrogates(text: String) -> String {
 /// # Errors
 /// When `value` has no JSON form (a map with keys that are no text).
 pub fn to_go_json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
-    let mut bytes = Vec::with_capacity(256);
+    to_go_json_sized(value, 256)
+}
+
+/// The same for text that will have about that many bytes.
+pub(crate) fn to_go_json_sized<T: Serialize + ?Sized>(
+    value: &T,
+    expected: usize,
+) -> serde_json::Result<String> {
+    let mut bytes = Vec::with_capacity(expected);
     value.serialize(&mut serde_json::Serializer::with_formatter(
         &mut bytes,
         GoFormatter,
@@ -263,6 +299,13 @@ impl Formatter for GoFormatter {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
+        // The two separators start with the byte 0xe2.
+        let bytes = fragment.as_bytes();
+        if memchr::memchr3(b'<', b'>', b'&', bytes).is_none()
+            && memchr::memchr(0xe2, bytes).is_none()
+        {
+            return CompactFormatter.write_string_fragment(writer, fragment);
+        }
         let mut plain = 0;
         for (at, character) in fragment.char_indices() {
             if let Some(escape) = Self::escape(character) {

@@ -2,7 +2,7 @@
 //! A list of records in one or two files, with its indexes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::{
     MemberError, Members,
-    json::{decode_text, split_array},
-    names, to_go_json,
+    json::{decode_text, for_each_record, to_go_json_sized},
+    names,
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -73,6 +73,8 @@ struct TableFile {
     path: PathBuf,
     durability: Durability,
     changed: bool,
+    /// The bytes that it had when it was last read or written.
+    size: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -90,11 +92,11 @@ struct Entry<R> {
 #[derive(Clone, Debug)]
 pub(crate) struct Table<R> {
     files: Vec<TableFile>,
-    entries: BTreeMap<u64, Entry<R>>,
-    next: u64,
-    ids: BTreeMap<String, u64>,
-    names: HashMap<String, u64>,
-    aliases: HashMap<String, u64>,
+    /// In order of creation; a removed record leaves its place empty.
+    entries: Vec<Option<Box<Entry<R>>>>,
+    ids: HashMap<String, usize>,
+    names: HashMap<String, usize>,
+    aliases: HashMap<String, usize>,
 }
 
 /// How many candidates an ambiguous prefix names.
@@ -108,9 +110,8 @@ impl<R: Record> Table<R> {
     pub(crate) fn load(files: &[(PathBuf, Durability)]) -> Result<Self> {
         let mut table = Self {
             files: Vec::with_capacity(files.len()),
-            entries: BTreeMap::new(),
-            next: 0,
-            ids: BTreeMap::new(),
+            entries: Vec::new(),
+            ids: HashMap::new(),
             names: HashMap::new(),
             aliases: HashMap::new(),
         };
@@ -119,10 +120,11 @@ impl<R: Record> Table<R> {
                 path: path.clone(),
                 durability: *durability,
                 changed: false,
+                size: 0,
             });
-            for record in read_records::<R>(path)? {
+            table.files[number].size = read_records(path, |record| {
                 table.add_loaded(record, number);
-            }
+            })?;
         }
         Ok(table)
     }
@@ -136,14 +138,16 @@ impl<R: Record> Table<R> {
             );
             return;
         }
-        let unique = names::deduplicate(record.names().iter().cloned());
-        if unique.len() != record.names().len() {
-            *record.names_mut() = unique;
-            self.files[file].changed = true;
+        if record.names().len() > 1 {
+            let unique = names::deduplicate(record.names().iter().cloned());
+            if unique.len() != record.names().len() {
+                *record.names_mut() = unique;
+                self.files[file].changed = true;
+            }
         }
         for name in record.names() {
             if let Some(&owner) = self.names.get(name) {
-                let entry = self.entries.get_mut(&owner).expect("indexed");
+                let entry = self.entries[owner].as_mut().expect("indexed");
                 tracing::warn!(
                     name,
                     id = entry.record.id(),
@@ -158,8 +162,7 @@ impl<R: Record> Table<R> {
     }
 
     fn put(&mut self, record: R, file: usize) {
-        let number = self.next;
-        self.next += 1;
+        let number = self.entries.len();
         self.ids.insert(record.id().to_owned(), number);
         for name in record.names() {
             self.names.insert(name.clone(), number);
@@ -167,7 +170,12 @@ impl<R: Record> Table<R> {
         if let Some(alias) = record.alias() {
             self.aliases.insert(alias.to_owned(), number);
         }
-        self.entries.insert(number, Entry { record, file });
+        self.entries.push(Some(Box::new(Entry { record, file })));
+    }
+
+    fn record(&self, number: usize) -> &R {
+        let entry = self.entries[number].as_ref();
+        &entry.expect("indexed").record
     }
 
     /// Whether something is to be saved: after [`Table::load`], because names were repeated.
@@ -177,31 +185,27 @@ impl<R: Record> Table<R> {
 
     /// All records in order of creation.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &R> {
-        self.entries.values().map(|entry| &entry.record)
+        self.entries.iter().flatten().map(|entry| &entry.record)
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.ids.len()
     }
 
     /// The record with exactly this id.
     pub(crate) fn get(&self, id: &str) -> Option<&R> {
-        self.ids.get(id).map(|number| &self.entries[number].record)
+        self.ids.get(id).map(|number| self.record(*number))
     }
 
     /// The record that has the name.
     pub(crate) fn by_name(&self, name: &str) -> Option<&R> {
-        self.names
-            .get(name)
-            .map(|number| &self.entries[number].record)
+        self.names.get(name).map(|number| self.record(*number))
     }
 
     /// The record that has the alias.
     pub(crate) fn by_alias(&self, alias: &str) -> Option<&R> {
-        self.aliases
-            .get(alias)
-            .map(|number| &self.entries[number].record)
+        self.aliases.get(alias).map(|number| self.record(*number))
     }
 
     /// Searches by id, then name, then alias, then unique id prefix.
@@ -217,18 +221,17 @@ impl<R: Record> Table<R> {
             return Lookup::Missing;
         }
         let mut candidates = self
-            .ids
-            .range(what.to_owned()..)
-            .take_while(|(id, _)| id.starts_with(what))
+            .iter()
+            .filter(|record| record.id().starts_with(what))
             .take(CANDIDATES);
         match (candidates.next(), candidates.next()) {
             (None, _) => Lookup::Missing,
-            (Some((_, number)), None) => Lookup::Found(&self.entries[number].record),
+            (Some(record), None) => Lookup::Found(record),
             (Some(first), Some(second)) => Lookup::Ambiguous(
                 [first, second]
                     .into_iter()
                     .chain(candidates)
-                    .map(|(id, _)| id.clone())
+                    .map(|record| record.id().to_owned())
                     .collect(),
             ),
         }
@@ -257,7 +260,7 @@ impl<R: Record> Table<R> {
     /// Removes a record; the order of the others stays.
     pub(crate) fn remove(&mut self, id: &str) -> Option<R> {
         let number = self.ids.remove(id)?;
-        let entry = self.entries.remove(&number).expect("indexed");
+        let entry = self.entries[number].take().expect("indexed");
         for name in entry.record.names() {
             if self.names.get(name) == Some(&number) {
                 self.names.remove(name);
@@ -274,7 +277,8 @@ impl<R: Record> Table<R> {
 
     /// A record to be changed; not its id, names ([`Table::set_names`]) or alias.
     pub(crate) fn edit(&mut self, id: &str) -> Option<&mut R> {
-        let entry = self.entries.get_mut(self.ids.get(id)?).expect("indexed");
+        let number = *self.ids.get(id)?;
+        let entry = self.entries[number].as_mut().expect("indexed");
         self.files[entry.file].changed = true;
         Some(&mut entry.record)
     }
@@ -284,24 +288,19 @@ impl<R: Record> Table<R> {
     /// `None` when there is no such record.
     pub(crate) fn set_names(&mut self, id: &str, new: Vec<String>) -> Option<()> {
         let number = *self.ids.get(id)?;
-        let old = std::mem::take(
-            self.entries
-                .get_mut(&number)
-                .expect("indexed")
-                .record
-                .names_mut(),
-        );
+        let entry = self.entries[number].as_mut().expect("indexed");
+        let old = std::mem::take(entry.record.names_mut());
         for name in &old {
             self.names.remove(name);
         }
         for name in &new {
             if let Some(owner) = self.names.insert(name.clone(), number) {
-                let entry = self.entries.get_mut(&owner).expect("indexed");
+                let entry = self.entries[owner].as_mut().expect("indexed");
                 entry.record.names_mut().retain(|other| other != name);
                 self.files[entry.file].changed = true;
             }
         }
-        let entry = self.entries.get_mut(&number).expect("indexed");
+        let entry = self.entries[number].as_mut().expect("indexed");
         *entry.record.names_mut() = new;
         self.files[entry.file].changed = true;
         Some(())
@@ -321,18 +320,20 @@ impl<R: Record> Table<R> {
             let file = &mut self.files[number];
             durable::write_file(&file.path, text.as_bytes(), file.durability)?;
             file.changed = false;
+            file.size = text.len();
         }
         Ok(())
     }
 
     fn encode(&self, file: usize) -> Result<String> {
-        let records: Vec<&R> = self
-            .entries
-            .values()
+        let entries = self.entries.iter().flatten();
+        let records: Vec<&R> = entries
             .filter(|entry| entry.file == file)
             .map(|entry| &entry.record)
             .collect();
-        to_go_json(&records).map_err(|error| {
+        // A file rarely grows by more than this at a time.
+        let expected = self.files[file].size + 4096;
+        to_go_json_sized(&records, expected).map_err(|error| {
             Error::new(
                 ErrorKind::Corrupt,
                 format!("a {} record has no JSON form", R::WHAT),
@@ -343,43 +344,49 @@ impl<R: Record> Table<R> {
     }
 }
 
-fn read_records<R: Record>(path: &Path) -> Result<Vec<R>> {
+/// Reads the records of a file one by one; returns the bytes of the file.
+fn read_records<R: Record>(path: &Path, take: impl FnMut(R)) -> Result<usize> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(Error::io("cannot read", path, error)),
     };
-    if bytes.is_empty() {
-        return Ok(Vec::new());
+    let size = bytes.len();
+    if size > 0 {
+        parse_records(&decode_text(bytes), path, take)?;
     }
-    parse_records(&decode_text(bytes), path)
+    Ok(size)
 }
 
-fn parse_records<R: Record>(text: &str, path: &Path) -> Result<Vec<R>> {
-    let array = split_array(text).map_err(|error| {
+fn parse_records<R: Record>(text: &str, path: &Path, mut take: impl FnMut(R)) -> Result<()> {
+    let mut wrong = None;
+    let mut number = 0;
+    let parsed = for_each_record(text, |members| {
+        number += 1;
+        match R::read(members) {
+            Ok(record) => take(record),
+            Err(error) => wrong = Some(error),
+        }
+        wrong.is_none()
+    });
+    if let Some(error) = wrong {
+        let at = error
+            .at
+            .saturating_sub(text.as_ptr().addr())
+            .min(text.len());
+        let before = &text.as_bytes()[..at];
+        let line = 1 + memchr::memchr_iter(b'\n', before).count();
+        let column = at - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1) + 1;
+        let place = format!(
+            "line {line}, column {column}: member `{}` of record {number}",
+            error.member
+        );
+        return Err(damaged::<R>(path, &place).caused_by(error.source));
+    }
+    parsed.map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         damaged::<R>(path, &place).caused_by(error)
-    })?;
-    let mut records = Vec::with_capacity(array.len());
-    for (number, members) in array.into_iter().enumerate() {
-        let record = R::read(members).map_err(|error| {
-            let at = error
-                .at
-                .saturating_sub(text.as_ptr().addr())
-                .min(text.len());
-            let before = &text.as_bytes()[..at];
-            let line = 1 + memchr::memchr_iter(b'\n', before).count();
-            let column = at - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1) + 1;
-            let place = format!(
-                "line {line}, column {column}: member `{}` of record {}",
-                error.member,
-                number + 1
-            );
-            damaged::<R>(path, &place).caused_by(error.source)
-        })?;
-        records.push(record);
-    }
-    Ok(records)
+    })
 }
 
 fn damaged<R: Record>(path: &Path, place: &str) -> Error {

@@ -118,7 +118,7 @@ fn damage_is_placed_and_the_file_stays() {
             "[\n{\"id\":\"a\"},\n{\"names\":7}]",
             "line 3, column 10: member `names` of record 2",
         ),
-        ("{}", "line 1, column 0"),
+        ("{}", "line 1, column 2"),
         ("[1]", "line 1, column 2"),
         ("[{\"id\":\"a\",\"flags\":3}]", "member `flags` of record 1"),
     ] {
