@@ -54,6 +54,19 @@ fn own(text: &str, causes: &[String], hint: Option<&str>) -> String {
     lines
 }
 
+/// Why a store could not be opened, as containers/storage says it: a driver's own sentence without
+/// what names the driver.
+pub(crate) fn initializing(error: &Error) -> String {
+    let text = one_line(error);
+    match text
+        .strip_prefix("cannot open driver `")
+        .and_then(|rest| rest.split_once("`: "))
+    {
+        Some((_, reason)) => reason.to_owned(),
+        None => text,
+    }
+}
+
 /// Sentence and causes in one line, as Go programs give them.
 pub(crate) fn one_line(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();

@@ -221,7 +221,7 @@ impl Call {
                 Err(error) if self.voice == Voice::DropIn => {
                     run.out.line(format_args!(
                         "error initializing: {}",
-                        hints::one_line(&error)
+                        hints::initializing(&error)
                     ))?;
                     Ok(1)
                 }

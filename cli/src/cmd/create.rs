@@ -8,7 +8,7 @@ use plywood::{
 };
 use serde::Serialize;
 
-use super::{input, metadata_text};
+use super::{input, metadata_text, unpack_failed};
 use crate::{
     output::go_quote,
     progress::{Meter, Metered},
@@ -41,7 +41,9 @@ pub(crate) fn import(run: &mut Run<'_>, store: &Store) -> Outcome {
     signals::watch()?;
     let meter = Meter::new("importing", total);
     let mut stream = Interruptible(Metered::new(stream, meter));
-    let (layer, _): (Layer, u64) = store.put_layer(new_layer(run), &mut stream)?;
+    let (layer, _): (Layer, u64) = store
+        .put_layer(new_layer(run), &mut stream)
+        .map_err(|error| unpack_failed(run, store, error))?;
     created(run, &layer, &layer.id, &layer.names)
 }
 

@@ -13,7 +13,7 @@ use plywood::{
 };
 use serde::Serialize;
 
-use super::{create_file, input};
+use super::{create_file, input, unpack_failed};
 use crate::{
     output::go_quote,
     progress::{Meter, Metered},
@@ -101,7 +101,9 @@ pub(crate) fn apply(run: &mut Run<'_>, store: &Store) -> Outcome {
     signals::watch()?;
     let meter = Meter::new("applying", None);
     let mut stream = Interruptible(Metered::new(stream, meter));
-    store.apply_diff(&run.arg(0), &mut stream)?;
+    store
+        .apply_diff(&run.arg(0), &mut stream)
+        .map_err(|error| unpack_failed(run, store, error))?;
     Ok(0)
 }
 

@@ -28,12 +28,46 @@ use std::{
 };
 
 use anyhow::anyhow;
+use plywood::{ErrorKind, store::Store};
 
-use crate::{mflag::Values, output::go_error};
+use crate::{
+    hints::one_line,
+    mflag::Values,
+    output::go_error,
+    run::{Run, Voice},
+};
 
 /// Opens a file that a flag names; the sentence on failure is Go's.
 fn open_file(path: &Path) -> anyhow::Result<File> {
-    File::open(path).map_err(|error| anyhow!("open {}: {}", path.display(), go_error(&error)))
+    let failed = |what: &str, error| anyhow!("{what} {}: {}", path.display(), go_error(&error));
+    let file = File::open(path).map_err(|error| failed("open", error))?;
+    if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+        return Err(failed("read", io::ErrorKind::IsADirectory.into()));
+    }
+    Ok(file)
+}
+
+/// Why a stream could not be unpacked.
+///
+/// # Compatibility
+/// As `containers-storage`, with what a driver's helper process puts around the reason there
+/// (`drivers/overlay/overlay.go`, `pkg/chrootarchive/diff_unix.go`), since scripts look for it.
+fn unpack_failed(run: &Run<'_>, store: &Store, error: plywood::Error) -> anyhow::Error {
+    if run.voice != Voice::DropIn || error.kind() != ErrorKind::InvalidArchive {
+        return error.into();
+    }
+    let reason = one_line(&error);
+    let is_duplicate = reason.starts_with("duplicates of file paths");
+    match store.driver_name() {
+        "overlay" if is_duplicate => anyhow!(
+            "unpacking failed (error: {reason}; output: )\nexhausting input failed (error: {reason})"
+        ),
+        "overlay" => {
+            anyhow!("unpacking failed (error: exit status 1; output: {reason})")
+        }
+        "vfs" if !is_duplicate => anyhow!("ApplyLayer stdout:  stderr: {reason} exit status 1"),
+        _ => error.into(),
+    }
 }
 
 /// Creates a file that a flag names.

@@ -189,7 +189,12 @@ fn record(store: &Store, files: &Files, plan: &ImagePlan) -> anyhow::Result<Load
     for (at, layer) in plan.layers.iter().enumerate() {
         let id = chain_id(parent.as_deref(), &layer.diff_id);
         match store.layer(&id) {
-            Ok(known) => check_known(&known, layer, at)?,
+            Ok(known) => {
+                check_known(&known, layer, at)?;
+                if known.parent != parent {
+                    return Err(ImageError::OtherParent { id }.into());
+                }
+            }
             Err(error) if error.kind() == ErrorKind::LayerUnknown => {
                 put(store, files, layer, (&id, parent.take()), at)?;
                 added += 1;

@@ -92,6 +92,8 @@ pub(crate) enum ImageError {
     },
     #[error("`{0}` exists already")]
     Exists(String),
+    #[error("layer `{id}` exists on another parent, so it is not the layer of that name")]
+    OtherParent { id: String },
     #[error("image `{id}` exists with another top layer")]
     OtherImage { id: String },
     #[error("cannot {action} `{path}`")]
@@ -142,6 +144,7 @@ impl ImageError {
                  pull it again"
             }
             Self::OtherImage { .. } => "delete that image first",
+            Self::OtherParent { .. } => "delete that layer first",
             _ => return None,
         };
         Some(text.to_owned())

@@ -21,7 +21,7 @@ use super::{
         OCI_LAYER_GZIP, OCI_MANIFEST, REF_NAME,
     },
     oci::diff_ids,
-    reference::candidates,
+    reference::{candidates, normalize},
     writer::Writer,
 };
 use crate::progress::Meter;
@@ -265,6 +265,11 @@ fn docker_archive(
         }
         paths.push(path);
     }
+    // Tools refuse an archive whose tags are not complete names.
+    let name = match name {
+        Some(name) => Some(normalize(&name)?),
+        None => None,
+    };
     let config = format!("{}.json", source.config_digest.hex());
     writer.put(&config, &source.config)?;
     let manifest = to_json(&[DockerItem {

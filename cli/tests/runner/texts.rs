@@ -160,3 +160,78 @@ fn files_are_copied_between_host_and_layers() {
         .ok();
     assert_eq!(super::support::read(host.join("f")), b"1");
 }
+
+/// The sentences of `drivers/overlay` and `chrootarchive`, with their helper's wrapping.
+#[test]
+fn refused_streams_are_told_as_by_the_helper_processes() {
+    if !can_run(&[]) {
+        return;
+    }
+    let mut odd = tar_of(&[("a", Some(b""))]);
+    odd[156] = b'S';
+    let sum: u32 = (0..512)
+        .map(|at| {
+            if (148..156).contains(&at) {
+                32
+            } else {
+                u32::from(odd[at])
+            }
+        })
+        .sum();
+    odd[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let twice = tar_of(&[("a", Some(b"1")), ("a", Some(b"2"))]);
+    let duplicates = "duplicates of file paths not supported";
+    for (driver, stream, text) in [
+        (
+            "overlay",
+            &odd,
+            "unpacking failed (error: exit status 1; output: unhandled tar header type 83)"
+                .to_owned(),
+        ),
+        (
+            "vfs",
+            &odd,
+            "ApplyLayer stdout:  stderr: unhandled tar header type 83 exit status 1".to_owned(),
+        ),
+        (
+            "overlay",
+            &twice,
+            format!(
+                "unpacking failed (error: {duplicates}; output: )\n\
+                 exhausting input failed (error: {duplicates})"
+            ),
+        ),
+    ] {
+        let place = Place::new(driver);
+        let answer = place.drop_in(&["import-layer"], stream);
+        assert_eq!((answer.code, answer.err), (1, text + "\n"), "{driver}");
+        assert_eq!(place.drop_in(&["layers"], b"").ok().out, "", "{driver}");
+    }
+}
+
+/// Stores that cannot be opened say why on standard output.
+#[test]
+fn interop_stores_that_cannot_be_opened() {
+    if !can_run(&["containers-storage"]) {
+        return;
+    }
+    for (driver, option) in [
+        ("vfs", "vfs.mountopt=nodev"),
+        ("overlay", "zz"),
+        ("overlay", "overlay.imagestore=rel"),
+        ("overlay", "overlay.imagestore=/nonexistent"),
+        ("overlay", "overlay.mount_program=/nonexistent"),
+        ("overlay", "overlay.size=1x"),
+    ] {
+        let place = Place::new(driver);
+        let args = ["--storage-opt", option, "layers"];
+        let (ours, theirs) = (place.drop_in(&args, b""), place.theirs(&args, b""));
+        assert_eq!(ours, theirs, "{option}");
+        assert_eq!(ours.code, 1, "{option}");
+        let own = place.plywood(&args);
+        assert!(
+            own.err.starts_with("error: cannot open the store\n"),
+            "{own:?}"
+        );
+    }
+}
