@@ -111,10 +111,9 @@ fn picture(tree: &Path) -> BTreeMap<PathBuf, String> {
         if !seen.is_symlink() {
             let mut list = vec![0; 4096];
             let size = rustix::fs::llistxattr(&path, &mut list).unwrap();
-            for xattr in list[..size]
-                .split(|byte| *byte == 0)
-                .filter(|xattr| !xattr.is_empty())
-            {
+            let mut xattrs: Vec<&[u8]> = list[..size].split(|byte| *byte == 0).collect();
+            xattrs.sort_unstable();
+            for xattr in xattrs.into_iter().filter(|xattr| !xattr.is_empty()) {
                 let mut value = vec![0; 4096];
                 let size = rustix::fs::lgetxattr(&path, xattr, &mut value).unwrap();
                 let name = String::from_utf8_lossy(xattr);

@@ -32,6 +32,10 @@ fn picture(home: &Path, roles: &[(String, &str)]) -> BTreeMap<String, String> {
         for entry in fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
             let seen = fs::symlink_metadata(&path).unwrap();
+            // The device of an xfs, for quotas, which are not this version's.
+            if path.ends_with("backingFsBlockDev") {
+                continue;
+            }
             let name = plain(path.strip_prefix(home).unwrap().to_str().unwrap());
             let content = if seen.is_dir() {
                 waiting.push(path);
@@ -256,10 +260,7 @@ fn root_requests_that_cannot_be_met_change_nothing() {
 
     for option in ["overlay.size=1g", "overlay.inodes=5"] {
         let error = roots.open_with(&[option]).err().unwrap();
-        assert!(
-            error.message.contains("only supported for backingFS XFS"),
-            "{error}"
-        );
+        assert!(error.message.starts_with("storage option"), "{error}");
     }
     let masked = Roots::new();
     let driver = masked.open_with(&["overlay.force_mask=shared"]).unwrap();

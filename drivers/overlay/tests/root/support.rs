@@ -61,7 +61,7 @@ pub(crate) struct Roots {
 
 impl Roots {
     pub(crate) fn new() -> Self {
-        Self::below(Path::new("/tmp"))
+        Self::below(&std::env::temp_dir())
     }
 
     pub(crate) fn below(parent: &Path) -> Self {
