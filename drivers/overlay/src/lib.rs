@@ -17,6 +17,14 @@
 //! RUNROOT/overlay/<feature>-true, <feature>-false
 //! ```
 //!
+//! # Behavior
+//! - A layer is made in a fixed order that ends with `lower` or `empty`; a directory without its
+//!   last part is what an interruption left, and the next creation of that id replaces it. An
+//!   adopted layer appears whole by one rename. A whole layer that core has no record of is core's
+//!   to remove.
+//! - Which of the kernel and a FUSE program mounts is settled when the store is opened, by test
+//!   mounts whose outcome the run directory remembers until the next boot.
+//!
 //! # Durability
 //! - `link` and `lower` are on disk before the layer's directory appears complete; an empty one
 //!   after a power cut was the most frequent damage in such stores.

@@ -18,3 +18,5 @@ mod program;
 mod recovery;
 #[path = "root/support.rs"]
 mod support;
+#[path = "root/userns.rs"]
+mod userns;
