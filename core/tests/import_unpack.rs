@@ -375,6 +375,17 @@ fn root_the_record_rebuilds_the_stream() {
     }
 }
 
+/// As later versions of containers/storage do; 1.43 drops them.
+#[test]
+fn root_empty_attributes_are_set() {
+    let scratch = Scratch::new();
+    let items = [file("f", "x").pax("SCHILY.xattr.user.e", "")];
+    scratch.import(WhiteoutForm::Overlay, &tar(&items)).unwrap();
+    let tree = scratch.tree();
+    let attributes = &tree[Path::new("./f")].attributes;
+    assert_eq!(attributes[&b"user.e"[..]], b"");
+}
+
 #[test]
 fn root_holes_stay_holes() {
     let scratch = Scratch::new();

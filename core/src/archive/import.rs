@@ -111,6 +111,7 @@ pub struct Imported {
 /// # Behavior
 /// - The whole input is read to its end; both digests cover all of it.
 /// - An empty input is an empty layer.
+/// - Another thread reads `reader`; after a failure the call returns once the read in progress has.
 /// - `tar_split` is neither flushed to disk nor closed; after an error it holds a partial record.
 ///
 /// # Errors
