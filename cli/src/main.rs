@@ -311,7 +311,16 @@ impl Call {
     ) -> anyhow::Result<u8> {
         if self.voice == Voice::Own {
             let text = text.trim_end_matches('.');
-            refuse(text, &format!("usage: plywood {name} {}", spec.arguments));
+            let verbs = args::verbs(name);
+            let more = if verbs.is_empty() {
+                String::new()
+            } else {
+                format!("; or plywood {name} with one of: {}", verbs.join(", "))
+            };
+            refuse(
+                text,
+                &format!("usage: plywood {name} {}{more}", spec.arguments),
+            );
         } else {
             out.line(text)?;
             self.show_usage(&command_usage(spec, name, globals), out)?;

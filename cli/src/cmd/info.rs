@@ -25,13 +25,6 @@ struct Info {
     containers: usize,
 }
 
-/// Without the pairs that are told by themselves.
-fn of_driver(mut status: Vec<(String, String)>) -> Vec<(String, String)> {
-    const TOLD: [&str; 4] = ["Root", "Run Root", "Driver Name", "Driver Options"];
-    status.retain(|(key, _)| !TOLD.contains(&key.as_str()));
-    status
-}
-
 pub(crate) fn info(run: &mut Run<'_>, store: &Store) -> Outcome {
     let choice = store.driver_choice();
     let loaded = options::explain(run.globals, &run.values)?;
@@ -46,7 +39,7 @@ pub(crate) fn info(run: &mut Run<'_>, store: &Store) -> Outcome {
             .as_ref()
             .map_or_else(|| "not open".to_owned(), ToString::to_string),
         driver_options: store.driver_options().to_vec(),
-        driver_status: of_driver(store.status()?),
+        driver_status: store.status()?,
         config_files: loaded
             .files
             .iter()

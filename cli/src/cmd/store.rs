@@ -6,12 +6,21 @@ use plywood::store::Store;
 use serde_json::json;
 
 use crate::{
-    output::note,
+    output::{go_list, note},
     run::{Outcome, Run},
 };
 
 pub(crate) fn status(run: &mut Run<'_>, store: &Store) -> Outcome {
-    let pairs = store.status()?;
+    let mut pairs = vec![
+        ("Root".to_owned(), store.graph_root().display().to_string()),
+        (
+            "Run Root".to_owned(),
+            store.run_root().display().to_string(),
+        ),
+        ("Driver Name".to_owned(), store.driver_name().to_owned()),
+        ("Driver Options".to_owned(), go_list(store.driver_options())),
+    ];
+    pairs.extend(store.status()?);
     tell_pairs(run, &pairs)
 }
 

@@ -204,7 +204,7 @@ fn record(store: &Store, files: &Files, plan: &ImagePlan) -> anyhow::Result<Load
         parent = Some(id);
     }
     let digest = Digest::sha256(&plan.manifest);
-    let image = put_image(store, plan, &digest, parent)?;
+    let image = put_image(store, plan, &digest, parent.as_deref())?;
     if !plan.names.is_empty() {
         store.add_names(&image.id, &plan.names)?;
     }
@@ -284,7 +284,7 @@ fn put_image(
     store: &Store,
     plan: &ImagePlan,
     digest: &Digest,
-    top: Option<String>,
+    top: Option<&str>,
 ) -> anyhow::Result<Image> {
     let id = plan.config_digest.hex().to_owned();
     let item = |key: String, data: &[u8]| BigDataItem {
@@ -300,37 +300,37 @@ fn put_image(
     items.push(item("manifest".to_owned(), &plan.manifest));
     items.push(item(format!("signature-{}", digest.hex()), b""));
     let metadata = metadata(plan, digest);
-    match store.image(&id) {
-        Ok(known) => {
-            if known.top_layer.as_deref().unwrap_or_default() != top.as_deref().unwrap_or_default()
-            {
-                return Err(ImageError::OtherImage { id }.into());
-            }
-            // The same image with another manifest (layers compressed otherwise): podman, too,
-            // replaces what is recorded about it.
-            for item in items {
-                store.set_image_big_data(&known.id, &item.key, &item.data, None)?;
-            }
-            store.set_metadata(&known.id, &metadata)?;
-            Ok(known)
-        }
+    let known = match store.image(&id) {
+        Ok(known) => known,
         Err(error) if error.kind() == ErrorKind::ImageUnknown => {
-            let created = plan
-                .created
-                .as_deref()
-                .and_then(|text| Timestamp::parse(text).ok());
+            let created = plan.created.as_deref();
             let new = NewImage {
-                id: Some(id),
-                layer: top,
-                metadata,
-                created,
-                big_data: items,
+                id: Some(id.clone()),
+                layer: top.map(str::to_owned),
+                metadata: metadata.clone(),
+                created: created.and_then(|text| Timestamp::parse(text).ok()),
+                big_data: items.clone(),
                 ..NewImage::default()
             };
-            Ok(store.create_image(new)?)
+            match store.create_image(new) {
+                Ok(image) => return Ok(image),
+                // Another program loaded the same image meanwhile.
+                Err(error) if error.kind() == ErrorKind::DuplicateId => store.image(&id)?,
+                Err(error) => return Err(error.into()),
+            }
         }
-        Err(error) => Err(error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    if known.top_layer.as_deref().unwrap_or_default() != top.unwrap_or_default() {
+        return Err(ImageError::OtherImage { id }.into());
     }
+    // The same image, possibly with another manifest (layers compressed otherwise): podman, too,
+    // replaces what is recorded about it.
+    for item in items {
+        store.set_image_big_data(&known.id, &item.key, &item.data, None)?;
+    }
+    store.set_metadata(&known.id, &metadata)?;
+    Ok(known)
 }
 
 /// `{"signatures-sizes":{DIGEST:[]}}` for the manifest.

@@ -314,6 +314,9 @@ fn compare(driver: &'static str) {
         return;
     }
     let places = [Place::new(driver), Place::new(driver)];
+    // Under our own name standard output and exit codes are the same.
+    let own = Place::new(driver);
+    let mut own_normal = (Normal::default(), Normal::default());
     let mut normals = [Normal::default(), Normal::default()];
     let mut wrong = Vec::new();
     for step in SCRIPT {
@@ -321,6 +324,18 @@ fn compare(driver: &'static str) {
         let args: Vec<&str> = line.iter().map(String::as_str).collect();
         let input = input(step.input);
         let mut ours = places[0].drop_in(&args, &input);
+        let as_own = own.own(&args, &input);
+        let shown = [
+            (&own, &as_own, &mut own_normal.0),
+            (&places[0], &ours, &mut own_normal.1),
+        ]
+        .map(|(place, answer, normal)| (answer.code, normal.text(place, &answer.out)));
+        if shown[0] != shown[1] {
+            wrong.push(format!(
+                "{}\n  plywood: {:?}\n  drop-in: {:?}",
+                step.line, shown[0], shown[1]
+            ));
+        }
         let mut theirs = places[1].theirs(&args, &input);
         adapt(step.line, driver, &mut ours, &mut theirs);
         let texts =

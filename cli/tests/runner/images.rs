@@ -270,3 +270,38 @@ fn a_layout_keeps_the_images_that_it_has() {
         .out;
     assert!(out.contains("manifest.json"));
 }
+
+#[test]
+fn the_same_image_is_loaded_by_several_at_once() {
+    if !can_run(&[]) {
+        return;
+    }
+    for driver in ["vfs", "overlay"] {
+        let place = Place::new(driver);
+        let file = put(&place, "in.tar", &docker_archive("x:1"));
+        let ids: Vec<String> = std::thread::scope(|scope| {
+            let load = || {
+                let loaded = place.plywood(&["image", "load", "-q", &file]).ok();
+                loaded.line().to_owned()
+            };
+            let loads: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
+            loads.into_iter().map(|load| load.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{driver}: {ids:?}");
+        assert_eq!(
+            place.plywood(&["layers", "-q"]).ok().out.lines().count(),
+            2,
+            "{driver}"
+        );
+        assert_eq!(
+            place.plywood(&["storage-layers"]).ok().out.lines().count(),
+            2,
+            "{driver}"
+        );
+        assert_eq!(
+            place.plywood(&["images", "-q"]).ok().out.lines().count(),
+            1,
+            "{driver}"
+        );
+    }
+}

@@ -129,3 +129,39 @@ fn interop_layers_are_shared_with_podman() {
     assert_eq!(loaded[0]["layers_reused"], 2, "{answer:?}");
     assert_eq!(rest, "data\n");
 }
+
+#[test]
+fn interop_other_forms_of_files_are_loaded() {
+    let tools = [&TOOLS[..], &["busybox", "gzip"]].concat();
+    if !can_run(&tools) {
+        return;
+    }
+    let place = Place::new("overlay");
+    let answer = script(
+        &place,
+        &format!(
+            "{BUILD} $P tag example.com/bb:1 example.com/bb:2 >&2; \
+             $P save -q -m -o many.tar example.com/bb:1 example.com/bb:2 >&2; \
+             $P save -q -o one.tar example.com/bb:1 >&2; gzip -k one.tar; \
+             skopeo copy -q --dest-compress-format zstd docker-archive:one.tar oci:z:v1 >&2; \
+             skopeo copy -q docker-archive:one.tar docker-archive:two.tar:q.io/two:9 >&2; \
+             again() {{ $P rmi -fa >/dev/null 2>&1; }}; \
+             again; $C image load many.tar >&2; $C images | grep name: | sort; {RUN} example.com/bb:2; \
+             again; $C image load one.tar.gz >&2; {RUN} example.com/bb:1; \
+             again; $C image load oci:z:v1 zstd >&2; {RUN} localhost/zstd; \
+             again; $C image load - <two.tar >&2; {RUN} q.io/two:9; \
+             $C layers -j"
+        ),
+    )
+    .ok();
+    let lines: Vec<&str> = answer.out.lines().map(str::trim).collect();
+    let expected = [
+        "name: example.com/bb:1",
+        "name: example.com/bb:2",
+        "data",
+        "data",
+        "data",
+        "data",
+    ];
+    assert_eq!(lines[..6], expected, "{answer:?}");
+}

@@ -206,6 +206,11 @@ impl Place {
     }
 
     #[track_caller]
+    pub(super) fn own(&self, args: &[&str], input: &[u8]) -> Answer {
+        self.on(ours(As::Own), args, input)
+    }
+
+    #[track_caller]
     pub(super) fn drop_in(&self, args: &[&str], input: &[u8]) -> Answer {
         self.on(ours(As::DropIn), args, input)
     }
