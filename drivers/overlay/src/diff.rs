@@ -13,6 +13,7 @@ use crate::{
 /// The directory with the layer's files: `diff`, or where it points to when the layer's content
 /// lives in an additional layer store.
 pub(crate) fn content_dir(place: &Place) -> Result<PathBuf> {
+    Place::refuse_composefs(&place.dir)?;
     let diff = place.diff();
     match fs::read_link(&diff) {
         Ok(target) if target.is_absolute() => Ok(target),

@@ -47,6 +47,22 @@ impl Place {
         self.dir.join("diff")
     }
 
+    /// Refuses a layer whose `diff` holds content-addressed objects and no tree: shown as it is,
+    /// it would be something else.
+    ///
+    /// # Compatibility
+    /// `getComposefsData` in containers/storage.
+    pub(crate) fn refuse_composefs(dir: &Path) -> Result<()> {
+        let blob = dir.join("composefs-data/composefs.blob");
+        if fs::symlink_metadata(&blob).is_err() {
+            return Ok(());
+        }
+        let message = format!("a composefs layer cannot be used: `{}`", dir.display());
+        Err(DriverError::new(DriverErrorCode::NOT_SUPPORTED, message)
+            .object(dir.display().to_string())
+            .remedy("delete its image and pull it again without `use_composefs`"))
+    }
+
     /// The content of `link`; `None` when the file is missing or damaged.
     pub(crate) fn read_link(&self) -> Result<Option<LinkId>> {
         let path = self.dir.join("link");
@@ -57,13 +73,18 @@ impl Place {
         }
     }
 
-    /// The content of `lower`; `None` when the layer has no parent.
+    /// The content of `lower`; `None` when the layer has no parent, which its directory `empty`
+    /// says: without both, what lies below is not known.
     pub(crate) fn read_chain(&self) -> Result<Option<Chain>> {
         let path = self.dir.join("lower");
         let text = match fs::read(&path) {
             Ok(text) => String::from_utf8(text)
                 .map_err(|_| corrupt(format!("`{}` is not text", path.display()), &path))?,
-            Err(error) if absent(&error) => return Ok(None),
+            Err(error) if absent(&error) && self.dir.join("empty").is_dir() => return Ok(None),
+            Err(error) if absent(&error) => {
+                let message = format!("the list of lower layers is lost: `{}`", path.display());
+                return Err(corrupt(message, &path));
+            }
             Err(error) => return Err(DriverError::io("cannot read", &path, &error)),
         };
         match Chain::parse(&text) {
@@ -214,11 +235,7 @@ impl Layout {
             own: true,
         };
         let named = place.read_link().ok().flatten().is_some();
-        let ended = match place.read_chain() {
-            Ok(Some(_)) => true,
-            Ok(None) => place.dir.join("empty").is_dir(),
-            Err(_) => false,
-        };
+        let ended = place.read_chain().is_ok();
         let complete = named && ended && fs::symlink_metadata(place.diff()).is_ok();
         Ok(if complete {
             State::Complete

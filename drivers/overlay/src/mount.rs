@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How a layer is mounted.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, LayerId, MountPlan, MountRequest, MountStep, MountSteps,
@@ -14,7 +11,7 @@ use plywood_plugin_sdk::{
 use crate::{
     config::{Config, invalid},
     diff::content_dir,
-    layout::{Layout, MAX_DEPTH, Place, make_dir},
+    layout::{Layout, MAX_DEPTH, Place},
     merged,
 };
 
@@ -206,11 +203,7 @@ impl Layout {
         let diff = place.diff();
         let mut lowers = self.lowers(place)?;
         if lowers.is_empty() {
-            let empty = place.dir.join("empty");
-            if fs::symlink_metadata(&empty).is_err() && place.own {
-                make_dir(&empty, 0o700, (0, 0))?;
-            }
-            lowers.push(empty);
+            lowers.push(place.dir.join("empty"));
         }
         let target = merged::ready(id, place, run_dir)?;
         let mut writable = !read_only;
@@ -258,6 +251,7 @@ impl Layout {
         let mut lowers = further(&place.dir);
         for lower in &chain.0 {
             let below = self.below(lower)?;
+            Place::refuse_composefs(&below.dir)?;
             lowers.push(below.mount);
             lowers.extend(further(&below.dir));
         }

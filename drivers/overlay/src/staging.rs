@@ -99,6 +99,7 @@ impl Layout {
             .map(|link| trash.take(link))
             .transpose()?
             .flatten();
+        let additional = fs::read_to_string(place.dir.join("additionallayer")).ok();
         let moved = trash.take(&place.dir).or_else(|error| {
             if let (Some(taken), Some(link)) = (taken, link) {
                 fs::rename(&taken, &link).at("cannot put back", &link)?;
@@ -107,6 +108,11 @@ impl Layout {
         })?;
         if self.durable {
             sync_dir(&self.home)?;
+        }
+        if let Some(layer) = additional.filter(|layer| layer.starts_with('/')) {
+            // How an additional layer store is told that one of its layers is not needed any more;
+            // whatever it answers, there is nothing to be done here.
+            drop(fs::remove_dir(layer));
         }
         match moved {
             Some(content) => Ok(Some(Held {

@@ -8,7 +8,7 @@ use std::{
 
 use plywood_plugin_sdk::{DriverErrorCode, IdMap, MountRequest};
 
-use crate::support::{Roots, container, has_program, id, is_root, layer};
+use crate::support::{Roots, container, has_program, id, is_root, layer, mount};
 
 /// Every entry of a home with its type, mode, owner and content; ids and links by their roles.
 fn picture(home: &Path, roles: &[(String, &str)]) -> BTreeMap<String, String> {
@@ -340,4 +340,92 @@ fn root_damaged_layers_are_reported_and_never_shown_as_empty() {
     );
     assert_eq!(driver.unpack_target(&id("b")).unwrap_err().code, code);
     assert_eq!(driver.usage(&id("b")).unwrap_err().code, code);
+
+    // Without `lower` and `empty` nobody knows what lies below.
+    fs::remove_file(&lower).unwrap();
+    fs::create_dir(roots.home().join("b/diff")).unwrap();
+    let error = driver
+        .mount_plan(&id("b"), &MountRequest::default())
+        .unwrap_err();
+    assert_eq!(error.code, code);
+    assert_eq!(
+        driver.create(&layer("c", Some("b"))).unwrap_err().code,
+        code
+    );
+}
+
+#[test]
+fn root_composefs_layers_are_refused_and_not_shown_as_objects() {
+    if !is_root() {
+        return;
+    }
+    let roots = Roots::new();
+    let driver = roots.open();
+    driver.create(&layer("a", None)).unwrap();
+    driver.create(&layer("b", Some("a"))).unwrap();
+    fs::create_dir(roots.home().join("a/composefs-data")).unwrap();
+    fs::write(roots.home().join("a/composefs-data/composefs.blob"), "").unwrap();
+    let code = DriverErrorCode::NOT_SUPPORTED;
+    for name in ["a", "b"] {
+        let error = driver
+            .mount_plan(&id(name), &MountRequest::default())
+            .unwrap_err();
+        assert_eq!(error.code, code, "{name}");
+        assert!(driver.content_roots(&id(name)).is_err(), "{name}");
+        assert!(
+            driver
+                .diff_view(&id(name), (name == "b").then(|| id("a")).as_ref())
+                .is_err()
+        );
+    }
+    driver.remove(&id("b")).unwrap();
+    driver.remove(&id("a")).unwrap();
+}
+
+#[test]
+fn root_layers_of_an_additional_layer_store_are_read_and_given_back() {
+    if !is_root() {
+        return;
+    }
+    let roots = Roots::new();
+    let driver = roots.open();
+    driver.create(&layer("a", None)).unwrap();
+    // As containers/storage makes it: the directory stands for the store's file system.
+    let theirs = roots.graph_root().join("store/layer");
+    fs::create_dir_all(theirs.join("diff")).unwrap();
+    fs::write(theirs.join("diff/file"), "theirs").unwrap();
+    fs::remove_dir(roots.home().join("a/diff")).unwrap();
+    std::os::unix::fs::symlink(theirs.join("diff"), roots.home().join("a/diff")).unwrap();
+    fs::write(
+        roots.home().join("a/additionallayer"),
+        theirs.to_str().unwrap(),
+    )
+    .unwrap();
+
+    driver.create(&layer("b", Some("a"))).unwrap();
+    assert_eq!(
+        driver.content_roots(&id("a")).unwrap(),
+        [theirs.join("diff")]
+    );
+    assert_eq!(driver.usage(&id("a")).unwrap().bytes, 6);
+    let mounted = mount(&*driver, "b", &MountRequest::default());
+    assert_eq!(fs::read_to_string(mounted.path("file")).unwrap(), "theirs");
+    drop(mounted);
+    driver.remove(&id("b")).unwrap();
+    driver.remove(&id("a")).unwrap();
+    assert!(theirs.join("diff/file").exists(), "its files are not ours");
+
+    let asked = roots.graph_root().join("store/asked");
+    fs::create_dir(&asked).unwrap();
+    driver.create(&layer("c", None)).unwrap();
+    fs::write(
+        roots.home().join("c/additionallayer"),
+        asked.to_str().unwrap(),
+    )
+    .unwrap();
+    driver.remove(&id("c")).unwrap();
+    assert!(
+        !asked.exists(),
+        "the store is told by the removal of the directory"
+    );
 }
