@@ -284,6 +284,36 @@ fn root_marks_of_a_user_namespace_are_understood() {
     assert!(!lines.contains("SCHILY"), "{lines}");
 }
 
+/// The deepest images have hundreds of layers, more than descriptors may be at hand.
+#[test]
+fn root_hundreds_of_layers_below_are_regarded() {
+    if !is_root() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    run_script(
+        root.path(),
+        "for n in {0..399}; do mkdir -p $n/d; echo $n > $n/d/f$n; done; mknod 3/d/f350 c 0 0
+         mkdir -p upper/d; for n in 2 350 399 400; do echo new > upper/d/f$n; done; mknod upper/d/f7 c 0 0",
+    );
+    let view = DiffView::Upper {
+        upper: root.path().join("upper"),
+        lowers: (0..400).map(|n| root.path().join(n.to_string())).collect(),
+        whiteouts: WhiteoutForm::Overlay,
+    };
+    assert_eq!(
+        text(&changes(&view, &MAPS).unwrap()),
+        [
+            "Modify /d",
+            "Modify /d/f2",
+            "Add /d/f350",
+            "Modify /d/f399",
+            "Add /d/f400",
+            "Delete /d/f7",
+        ]
+    );
+}
+
 /// FUSE mount programs write whiteouts as files.
 #[test]
 fn literal_whiteouts_are_understood() {

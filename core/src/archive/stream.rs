@@ -113,3 +113,56 @@ fn shrunk(path: &Path) -> Error {
     .subject(path.display().to_string())
     .hint("stop or pause what writes to the layer, then retry")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::fd::OwnedFd};
+
+    use super::*;
+
+    fn copied(content: &[u8], size: u64) -> Result<Vec<u8>> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, content).unwrap();
+        let file = OwnedFd::from(fs::File::open(&path).unwrap());
+        let mut out = Vec::new();
+        let mut stream = Stream::new(&mut out);
+        stream.copy(&file, size, &path)?;
+        let total = stream.finish()?;
+        assert_eq!(total, out.len() as u64);
+        Ok(out)
+    }
+
+    #[test]
+    fn contents_fill_whole_blocks() {
+        for size in [
+            0,
+            1,
+            511,
+            512,
+            513,
+            BUFFER - 1,
+            BUFFER,
+            BUFFER + 1,
+            3 * BUFFER,
+        ] {
+            let content = vec![7; size];
+            let out = copied(&content, size as u64).unwrap();
+            assert_eq!(out.len(), size.next_multiple_of(BLOCK));
+            assert!(out[..size] == content && out[size..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_file_that_grew_is_cut_and_one_that_shrank_is_named() {
+        assert_eq!(copied(&[7; 600], 512).unwrap(), [7; 512]);
+        let error = copied(&[7; 511], 512).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(error.about().unwrap().ends_with("/file"));
+        assert!(
+            error
+                .to_string()
+                .ends_with("became shorter while it was read")
+        );
+    }
+}
