@@ -2,7 +2,7 @@
 //! A list of records in one or two files, with its indexes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -77,8 +77,9 @@ struct TableFile {
     size: usize,
 }
 
+/// A record and where it is kept.
 #[derive(Clone, Debug)]
-struct Entry<R> {
+struct Kept<R> {
     record: R,
     file: usize,
 }
@@ -93,7 +94,7 @@ struct Entry<R> {
 pub(crate) struct Table<R> {
     files: Vec<TableFile>,
     /// In order of creation; a removed record leaves its place empty.
-    entries: Vec<Option<Box<Entry<R>>>>,
+    entries: Vec<Option<Box<Kept<R>>>>,
     ids: HashMap<String, usize>,
     names: HashMap<String, usize>,
     aliases: HashMap<String, usize>,
@@ -131,13 +132,15 @@ impl<R: Record> Table<R> {
 
     /// Adds a record of a file: a repeated id is dropped, a repeated name goes to the later one.
     fn add_loaded(&mut self, mut record: R, file: usize) {
-        if self.ids.contains_key(record.id()) {
+        let number = self.entries.len();
+        let Entry::Vacant(place) = self.ids.entry(record.id().to_owned()) else {
             tracing::warn!(
                 file = %self.files[file].path.display(), id = record.id(),
                 "two {} records have the same id; the first one counts", R::WHAT
             );
             return;
-        }
+        };
+        place.insert(number);
         if record.names().len() > 1 {
             let unique = names::deduplicate(record.names().iter().cloned());
             if unique.len() != record.names().len() {
@@ -161,16 +164,16 @@ impl<R: Record> Table<R> {
         self.put(record, file);
     }
 
+    /// Adds a record whose id is in the index already.
     fn put(&mut self, record: R, file: usize) {
         let number = self.entries.len();
-        self.ids.insert(record.id().to_owned(), number);
         for name in record.names() {
             self.names.insert(name.clone(), number);
         }
         if let Some(alias) = record.alias() {
             self.aliases.insert(alias.to_owned(), number);
         }
-        self.entries.push(Some(Box::new(Entry { record, file })));
+        self.entries.push(Some(Box::new(Kept { record, file })));
     }
 
     fn record(&self, number: usize) -> &R {
@@ -252,6 +255,7 @@ impl<R: Record> Table<R> {
                 owner: owner.id().to_owned(),
             });
         }
+        self.ids.insert(record.id().to_owned(), self.entries.len());
         self.put(record, file);
         self.files[file].changed = true;
         Ok(())
