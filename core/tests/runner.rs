@@ -28,6 +28,7 @@ mod stores_containers;
 mod stores_delete;
 mod stores_images;
 mod stores_interop;
+mod stores_large;
 mod stores_open;
 mod stores_podman;
 mod stores_shared;

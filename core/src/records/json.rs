@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt, io};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
     ser::SerializeMap,
 };
 use serde_json::{
@@ -61,9 +61,9 @@ impl Serialize for Unknown {
     }
 }
 
-/// The members of one JSON object, to be taken one by one.
+/// The members of one JSON object, to be taken one by one; what is taken leaves `None`.
 #[derive(Debug)]
-pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Members<'a>(Vec<Option<(Cow<'a, str>, &'a RawValue)>>);
 
 /// A member of a record whose value has the wrong form.
 #[derive(Debug)]
@@ -85,13 +85,14 @@ impl Members<'_> {
         name: &str,
     ) -> Result<Option<T>, MemberError> {
         let mut found = None;
-        self.0.retain(|(key, value)| {
-            let matches = key.eq_ignore_ascii_case(name);
-            if matches {
+        for member in &mut self.0 {
+            if let Some((key, value)) = member
+                && key.eq_ignore_ascii_case(name)
+            {
                 found = Some(*value);
+                *member = None;
             }
-            !matches
-        });
+        }
         let Some(value) = found else { return Ok(None) };
         serde_json::from_str(value.get()).map_err(|source| MemberError {
             member: name.to_owned(),
@@ -125,6 +126,7 @@ impl Members<'_> {
         Unknown(
             self.0
                 .into_iter()
+                .flatten()
                 .map(|(name, value)| (name.into_owned(), value.to_owned()))
                 .collect(),
         )
@@ -142,7 +144,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::with_capacity(16);
                 while let Some((Key(name), value)) = map.next_entry()? {
-                    members.push((name, value));
+                    members.push(Some((name, value)));
                 }
                 Ok(Members(members))
             }
@@ -172,33 +174,45 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
-/// Hands over the members of each object in a JSON array (or `null`), until told to stop.
-pub(crate) fn for_each_record<'de>(
-    text: &'de str,
-    take: impl FnMut(Members<'de>) -> bool,
-) -> serde_json::Result<()> {
-    let mut parser = serde_json::Deserializer::from_str(text);
-    parser.deserialize_any(Records(take))?;
-    parser.end()
+/// Hands the members of each object in a JSON array (or `null`) to `take`, until it fails.
+///
+/// The outer result is about the JSON, the inner one is that of `take`, which is looked at first.
+pub(crate) fn each_object<'a, E>(
+    text: &'a str,
+    take: impl FnMut(Members<'a>) -> Result<(), E>,
+) -> Result<serde_json::Result<()>, E> {
+    let mut failure = None;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let parsed = (&mut deserializer)
+        .deserialize_any(Objects {
+            take,
+            failure: &mut failure,
+        })
+        .and_then(|()| deserializer.end());
+    failure.map_or(Ok(parsed), Err)
 }
 
-struct Records<F>(F);
+struct Objects<'f, F, E> {
+    take: F,
+    failure: &'f mut Option<E>,
+}
 
-impl<'de, F: FnMut(Members<'de>) -> bool> Visitor<'de> for Records<F> {
+impl<'de, E, F: FnMut(Members<'de>) -> Result<(), E>> Visitor<'de> for Objects<'_, F, E> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of records (a JSON array)")
+        f.write_str("an array of records")
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
+    fn visit_unit<X>(self) -> Result<(), X> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
-        while let Some(members) = list.next_element()? {
-            if !(self.0)(members) {
-                return Err(de::Error::custom("stopped"));
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<(), A::Error> {
+        while let Some(members) = array.next_element()? {
+            if let Err(error) = (self.take)(members) {
+                *self.failure = Some(error);
+                break;
             }
         }
         Ok(())
