@@ -192,7 +192,7 @@ impl<'a, W: Write> Work<'a, W> {
         }
     }
 
-    fn run(mut self, source: &mut ChunkSource) -> Result<Owners> {
+    fn run(mut self, source: &mut ChunkSource<'_>) -> Result<Owners> {
         let mut unpacker = Unpacker::new(self.options.target, self.options.id_maps)?;
         let mut tar = TarReader::new(source);
         while let Some(entry) = tar.next()? {
@@ -221,7 +221,7 @@ impl<'a, W: Write> Work<'a, W> {
         Ok(self.owners)
     }
 
-    fn segment(&mut self, tar: &mut TarReader<&mut ChunkSource>) -> Result<()> {
+    fn segment(&mut self, tar: &mut TarReader<&mut ChunkSource<'_>>) -> Result<()> {
         if let Some(record) = &mut self.record {
             record.segment(tar.raw())?;
         }
@@ -230,7 +230,7 @@ impl<'a, W: Write> Work<'a, W> {
     }
 
     /// Blocking and whatever else follows the end mark, in segments of bounded size.
-    fn trailing(&mut self, tar: &mut TarReader<&mut ChunkSource>) -> Result<()> {
+    fn trailing(&mut self, tar: &mut TarReader<&mut ChunkSource<'_>>) -> Result<()> {
         let mut segment = Vec::new();
         while let Some(bytes) = tar.trailing(MAX_TRAILING_SEGMENT - segment.len())? {
             let Some(record) = &mut self.record else {
@@ -250,14 +250,14 @@ impl<'a, W: Write> Work<'a, W> {
 }
 
 /// The content of one entry, with its checksum.
-struct Body<'b, 's> {
-    tar: &'b mut TarReader<&'s mut ChunkSource>,
+struct Body<'b, 's, 'c> {
+    tar: &'b mut TarReader<&'s mut ChunkSource<'c>>,
     options: &'b ImportOptions<'b>,
     holes: &'b mut u64,
     checksum: Option<Checksum>,
 }
 
-impl Content for Body<'_, '_> {
+impl Content for Body<'_, '_, '_> {
     fn next(&mut self) -> Result<Option<Piece<'_>>> {
         let position = self.tar.position();
         let Some(piece) = self.tar.piece()? else {

@@ -6,6 +6,8 @@
 
 mod compare;
 pub mod encode;
+pub mod error;
+mod exchange;
 mod gotar;
 pub mod import;
 mod lowers;

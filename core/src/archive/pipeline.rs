@@ -6,13 +6,13 @@ use std::{
     thread,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use sha2::{Digest as _, Sha256};
 
 use super::{
     Compression,
     codec::Decoder,
     detect::{self, MAGIC_LENGTH},
+    exchange::{Exchange, Side},
     import::ImportOptions,
     reader::Source,
 };
@@ -60,32 +60,25 @@ pub(super) fn run<R, T>(
     reader: R,
     options: &ImportOptions<'_>,
     digests: Digests,
-    consume: impl FnOnce(&mut ChunkSource) -> Result<T>,
+    consume: impl FnOnce(&mut ChunkSource<'_>) -> Result<T>,
 ) -> Result<(Pumped, T)>
 where
     R: Read + Send,
 {
-    let (full_sender, full) = bounded::<Chunk>(CHUNKS);
-    let (free_sender, free) = bounded::<Chunk>(CHUNKS);
-    for _ in 0..CHUNKS {
-        let bytes = vec![0; CHUNK].into_boxed_slice();
-        let chunk = Chunk {
-            bytes,
-            length: 0,
-            to_hash: false,
-        };
-        free_sender.send(chunk).expect("both ends are here");
-    }
+    let chunks = (0..CHUNKS).map(|_| Chunk {
+        bytes: vec![0; CHUNK].into_boxed_slice(),
+        length: 0,
+        to_hash: false,
+    });
+    let exchange = Exchange::new(chunks.collect());
+    let (reading, using) = (exchange.side(), exchange.side());
     thread::scope(|scope| {
         let pump = thread::Builder::new()
             .name("layer-reader".to_owned())
-            .spawn_scoped(scope, move || {
-                pump(reader, options, digests, &free, full_sender)
-            })
+            .spawn_scoped(scope, move || pump(reader, options, digests, &reading))
             .map_err(|error| Error::new(ErrorKind::Io, "cannot start a thread").caused_by(error))?;
         let mut source = ChunkSource {
-            full,
-            free: free_sender,
+            chunks: using,
             current: None,
             used: 0,
             hash: Sha256::new(),
@@ -126,8 +119,7 @@ fn pump<R: Read>(
     reader: R,
     options: &ImportOptions<'_>,
     digests: Digests,
-    free: &Receiver<Chunk>,
-    full: Sender<Chunk>,
+    chunks: &Side<'_, Chunk>,
 ) -> Result<Pumped, PumpError> {
     let mut input = Input::new(reader, options, digests);
     let start = input.fill_buf();
@@ -141,7 +133,7 @@ fn pump<R: Read>(
     let mut size = 0;
     loop {
         options.check_cancelled()?;
-        let mut chunk = free.recv().map_err(|_| PumpError::Stopped)?;
+        let mut chunk = chunks.take_empty().ok_or(PumpError::Stopped)?;
         if let Err(error) = fill(&mut decoder, &mut chunk) {
             return Err(explain(&mut decoder, error).into());
         }
@@ -149,8 +141,8 @@ fn pump<R: Read>(
         let at_end = chunk.length < CHUNK;
         size += chunk.length as u64;
         options.check_limit(size)?;
-        if chunk.length > 0 {
-            full.send(chunk).map_err(|_| PumpError::Stopped)?;
+        if chunk.length > 0 && !chunks.put_full(chunk) {
+            return Err(PumpError::Stopped);
         }
         if at_end {
             break;
@@ -159,7 +151,6 @@ fn pump<R: Read>(
     if let Err(error) = decoder.expect_end() {
         return Err(explain(&mut decoder, error).into());
     }
-    drop(full);
     let input = decoder.input();
     input.report();
     let hash = input.hash.take().unwrap_or_default();
@@ -287,34 +278,32 @@ impl<R: Read> Read for Input<'_, R> {
 }
 
 /// The decompressed stream, as the second thread sees it.
-pub(super) struct ChunkSource {
-    full: Receiver<Chunk>,
-    free: Sender<Chunk>,
+pub(super) struct ChunkSource<'c> {
+    chunks: Side<'c, Chunk>,
     current: Option<Chunk>,
     used: usize,
     hash: Sha256,
 }
 
-impl ChunkSource {
-    /// Lets go of the channels, which stops the other thread if it is still at work.
+impl ChunkSource<'_> {
+    /// Ends the exchange, which stops the other thread if it is still at work.
     fn close(self) -> Sha256 {
         self.hash
     }
 
     fn next_chunk(&mut self) {
         if let Some(used) = self.current.take() {
-            // The other side may have ended and needs no more chunks.
-            drop(self.free.send(used));
+            self.chunks.put_empty(used);
         }
         self.used = 0;
-        self.current = self.full.recv().ok();
+        self.current = self.chunks.take_full();
         if let Some(chunk) = self.current.as_ref().filter(|chunk| chunk.to_hash) {
             self.hash.update(&chunk.bytes[..chunk.length]);
         }
     }
 }
 
-impl Source for &mut ChunkSource {
+impl Source for &mut ChunkSource<'_> {
     fn fill(&mut self) -> Result<&[u8]> {
         let is_used_up = |chunk: &Chunk| chunk.length == self.used;
         if self.current.as_ref().is_none_or(is_used_up) {
