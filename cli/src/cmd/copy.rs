@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
 };
 
@@ -29,6 +29,9 @@ use crate::{
     output::{go_error, go_quote},
     run::{Outcome, Run},
 };
+
+/// Who owns what is copied; nobody new when `None`.
+type Owner = Option<(u32, u32)>;
 
 /// A place: a path on the host, or inside a mounted layer.
 struct End<'a> {
@@ -123,13 +126,16 @@ impl<'a> End<'a> {
         })
     }
 
+    /// `path` below this end's root, for texts.
+    fn full(&self, path: &Path) -> PathBuf {
+        match &self.mount {
+            Some(mount) => mount.root.join(path),
+            None => path.to_owned(),
+        }
+    }
+
     fn shown(&self) -> String {
-        use std::os::unix::ffi::OsStrExt as _;
-        let path = match &self.mount {
-            Some(mount) => mount.root.join(&self.path),
-            None => self.path.clone(),
-        };
-        go_quote(path.as_os_str().as_bytes())
+        go_quote(self.full(&self.path).as_os_str().as_bytes())
     }
 
     fn maps(&self) -> IdMaps {
@@ -158,11 +164,11 @@ impl<'a> End<'a> {
         rustix::fs::openat2(&root, path, flags, Mode::empty(), inside).map(File::from)
     }
 
-    /// Opens the directory `path`, making what is missing of it.
-    fn make_directory(&self, path: &Path, mode: u32) -> anyhow::Result<File> {
+    /// Opens the directory `path`, making what is missing of it for `owner`.
+    fn make_directory(&self, path: &Path, mode: u32, owner: Owner) -> anyhow::Result<File> {
         let failed = |error: Errno| {
             let why = go_error(&error.into());
-            anyhow!("mkdir {}: {why}", path.display())
+            anyhow!("mkdir {}: {why}", self.full(path).display())
         };
         let mut so_far = PathBuf::new();
         let mut parent = None;
@@ -178,6 +184,9 @@ impl<'a> End<'a> {
                 };
                 rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(mode)).map_err(failed)?;
                 opened = self.open_path(&so_far, OFlags::DIRECTORY);
+                if let (Some((uid, gid)), Ok(made)) = (owner, &opened) {
+                    std::os::unix::fs::chown(fd_path(made), Some(uid), Some(gid))?;
+                }
             }
             parent = Some(opened.map_err(failed)?);
         }
@@ -195,17 +204,17 @@ fn fd_path(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/.", file.as_raw_fd()))
 }
 
-fn transfer(source: &End<'_>, target: &End<'_>, owner: Option<(u32, u32)>) -> anyhow::Result<()> {
+fn transfer(source: &End<'_>, target: &End<'_>, owner: Owner) -> anyhow::Result<()> {
     let failed = |error: Errno| {
         let why = go_error(&error.into());
-        anyhow!("stat {}: {why}", source.path.display())
+        anyhow!("stat {}: {why}", source.full(&source.path).display())
     };
     let file = source
         .open_path(&source.path, OFlags::empty())
         .map_err(failed)?;
     let maps = (source.maps(), target.maps());
     if file.metadata()?.is_dir() {
-        let directory = target.make_directory(&target.path, 0o755)?;
+        let directory = target.make_directory(&target.path, 0o755, owner)?;
         return stream(&fd_path(&file), &fd_path(&directory), &maps, owner);
     }
     // What links led to: the file itself, by its last name.
@@ -216,10 +225,13 @@ fn transfer(source: &End<'_>, target: &End<'_>, owner: Option<(u32, u32)>) -> an
         .to_owned();
     let shown_name = source.path.file_name().context("the source has no name")?;
     let mut to = target.path.clone();
-    if target.trailing_slash || to.file_name().is_none() {
+    // In a layer the slash says something only about a directory that is there.
+    let is_directory = || target.open_path(&to, OFlags::DIRECTORY).is_ok();
+    let into = target.trailing_slash && (target.mount.is_none() || is_directory());
+    if into || to.file_name().is_none() {
         to.push(shown_name);
     }
-    let directory = target.make_directory(to.parent().unwrap_or(Path::new("")), 0o700)?;
+    let directory = target.make_directory(to.parent().unwrap_or(Path::new("")), 0o700, None)?;
     let target_name = to.file_name().context("the target has no name")?;
     let place = fd_path(&directory);
     if place
@@ -229,7 +241,7 @@ fn transfer(source: &End<'_>, target: &End<'_>, owner: Option<(u32, u32)>) -> an
     {
         bail!(
             "cannot overwrite directory with non-directory {}",
-            target.path.display()
+            target.full(&target.path).display()
         );
     }
     // Beside its final place first: the new file appears whole, under the new name.
@@ -246,7 +258,7 @@ fn stream(
     from: &Path,
     to: &Path,
     (from_maps, to_maps): &(IdMaps, IdMaps),
-    owner: Option<(u32, u32)>,
+    owner: Owner,
 ) -> anyhow::Result<()> {
     let (reader, mut writer) = io::pipe()?;
     let options = PackOptions {

@@ -235,3 +235,74 @@ fn interop_stores_that_cannot_be_opened() {
         );
     }
 }
+
+/// What is copied where, for whom, and what is an error.
+#[test]
+fn interop_copies_are_the_same() {
+    if !can_run(&["containers-storage", "find", "sort"]) {
+        return;
+    }
+    let layer = "2".repeat(64);
+    let trees = [true, false].map(|is_ours| {
+        let place = Place::new("overlay");
+        let run = |args: &[&str]| {
+            if is_ours {
+                place.drop_in(args, b"")
+            } else {
+                place.theirs(args, b"")
+            }
+        };
+        let host = place.path("src");
+        std::fs::create_dir_all(host.join("sub")).unwrap();
+        std::fs::write(host.join("a"), "a").unwrap();
+        std::fs::write(host.join("sub/b"), "b").unwrap();
+        std::fs::hard_link(host.join("a"), host.join("hard")).unwrap();
+        std::os::unix::fs::symlink("a", host.join("link")).unwrap();
+        std::os::unix::fs::chown(host.join("a"), Some(5), Some(6)).unwrap();
+        let out = place.path("out").display().to_string();
+        run(&["create-layer", "-n", "w", "-i", &layer]).ok();
+        let mut told = Vec::new();
+        for line in [
+            "src L:/d1",
+            "src/ L:/d2/deep/er",
+            "src/a L:/f1",
+            "src/a L:/n1/n2/f2",
+            "src/a L:/new/",
+            "src/link L:/f3",
+            "src/sub L:/",
+            "--chown 7 src L:/d4",
+            "--chown 7:9 src/a L:/d5/x/y",
+            "src L:/f1",
+            "src/sub/b w:/by-name",
+            "/nonexistent L:/x",
+            "L:/nonexistent out",
+            "L:/d1/a out/file",
+            "L:/d1 OUT/tree",
+            "src/a out/tree/",
+            "src/a out/new/",
+        ] {
+            let line = format!(
+                "copy {}",
+                line.replace("L:", &format!("{layer}:"))
+                    .replace("OUT", &out)
+            );
+            let answer = run(&super::support::words(&line));
+            let err = answer
+                .err
+                .replace(place.dir.path().to_str().unwrap(), "PLACE");
+            let line = line.replace(&out, "OUT");
+            told.push(format!("{line}: {} {err}", answer.code));
+        }
+        let mount = run(&["mount", &layer]).ok();
+        let find = "find . -printf '%p %y %m %U:%G %l %n\\n' | sort";
+        let list = format!(
+            "cd {} && {find}; cd {} && {find}",
+            mount.line(),
+            place.path("out").display()
+        );
+        let tree = super::support::run(std::process::Command::new("sh").args(["-c", &list]), b"");
+        run(&["unmount", &layer]).ok();
+        format!("{}\n{}", told.join("\n"), tree.ok().out)
+    });
+    super::support::same("copy", &trees[0], &trees[1]);
+}
