@@ -200,7 +200,8 @@ fn sizes_are_those_recorded_or_measured() {
     );
     store.create_layer(new('2', Some('1'))).unwrap();
     assert_eq!(store.layer_size(&id('2')).unwrap(), -1);
-    let path = store.mount(&id('2'), &MountOptions::default()).unwrap();
+    store.set_names(&id('2'), &strings(&["named"])).unwrap();
+    let path = store.mount("named", &MountOptions::default()).unwrap();
     fs::write(path.join("more"), b"12345").unwrap();
     store.unmount(&id('2'), false).unwrap();
     store
