@@ -304,9 +304,9 @@ fn adapt(step: &str, driver: &str, ours: &mut Answer, theirs: &mut Answer) {
         _ if step.starts_with("changes") && driver == "vfs" => {
             for answer in [ours, theirs] {
                 let mut parts: Vec<&str> = answer.out.split_inclusive(['\n', '}']).collect();
-                parts
-                    .iter_mut()
-                    .for_each(|part| *part = part.trim_start_matches(['[', ',']));
+                for part in &mut parts {
+                    *part = part.trim_start_matches(['[', ',']);
+                }
                 parts.sort_unstable();
                 answer.out = parts.concat();
             }
