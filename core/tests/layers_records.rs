@@ -380,3 +380,56 @@ fn ids_of_others_lead_to_no_file_of_the_store() {
     assert!(store.dir().join("tmp/kept").exists());
     read(&store.other(), |r| assert_eq!(r.len(), 1));
 }
+
+/// Parents that are missing or go round in circles must be reported, not followed for ever.
+#[test]
+fn damaged_chains_are_reported() {
+    let store = Store::new(Kind::Vfs);
+    let record = |digit: char, parent: char| {
+        format!(
+            r#"{{"id":"{}","parent":"{}","created":"2026-01-02T03:04:05Z"}}"#,
+            id(digit),
+            id(parent)
+        )
+    };
+    let records = [record('1', '2'), record('2', '1'), record('3', '9')];
+    let text = format!("[{}]", records.join(","));
+    fs::write(store.dir().join("layers.json"), text).unwrap();
+    read(&store.layers, |r| {
+        for (digit, parent, why) in [('1', '1', "stands on it in turn"), ('3', '9', "is missing")] {
+            let error = r.chain(&id(digit)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert_eq!(error.about(), Some(&*id(parent)));
+            assert!(error.to_string().ends_with(why), "{error}");
+        }
+        assert_eq!(r.children(&id('1')), [id('2')]);
+        assert_eq!(r.list().len(), 3);
+    });
+}
+
+/// A long-running program must not read a large store again and again while nobody changes it.
+#[test]
+fn records_are_read_again_only_after_a_change() {
+    let store = Store::new(Kind::Vfs);
+    store.create(&new(&id('1'))).unwrap();
+    read(&store.layers, |r| assert_eq!(r.len(), 1));
+    // The same length, inode and time, so that nothing but reading it could tell.
+    let path = store.dir().join("layers.json");
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    let text = store.json();
+    fs::write(&path, "x".repeat(text.len())).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(modified).unwrap();
+    read(&store.layers, |r| assert_eq!(r.len(), 1));
+    write(&store.layers, |w| assert_eq!(w.len(), 1));
+    let mut held = plywood::locking::order::Held::nothing();
+    assert_eq!(
+        store.other().read(&mut held).unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
+    fs::write(&path, &text).unwrap();
+    write(&store.other(), |w| w.set_metadata(&id('1'), "new")).unwrap();
+    read(&store.layers, |r| {
+        assert_eq!(r.metadata(&id('1')).unwrap(), "new")
+    });
+}
