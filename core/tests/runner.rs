@@ -19,6 +19,7 @@ mod export_walk;
 mod hostile_records;
 mod layers_crash;
 mod layers_interop;
+mod layers_meanwhile;
 mod layers_records;
 mod layers_support;
 mod plugin_abi;

@@ -23,11 +23,12 @@ use super::{
     record::{Layer, NewLayer},
 };
 use crate::{
-    ErrorKind, IoContext, Result,
+    Error, ErrorKind, IoContext, Result,
     archive::import::{self, ImportOptions, Imported},
     durable::{self, Durability},
     locking::order::{Before, Held, Layers, RoLayers},
     plugin::DriverHandle,
+    records::Timestamp,
 };
 
 /// A check of the caller's on a new layer, made whenever the layers lock is held on its behalf;
@@ -98,10 +99,11 @@ impl LayerStore {
     /// # Behavior
     /// - The layer appears whole or not at all.
     /// - Ids, names and parent are checked before the stream is read, and again when the layer
-    ///   appears.
+    ///   appears. The parent is the one that was found before.
     ///
     /// # Errors
-    /// Those of [`LayersWrite::create`] and of [`import::import`].
+    /// Those of [`LayersWrite::create`] and of [`import::import`]; `Busy` when the parent was removed
+    /// and made again meanwhile.
     ///
     /// # Locking
     /// Takes the layers lock for the checks and for the end. While the stream is read no lock is
@@ -126,12 +128,12 @@ impl LayerStore {
             return write.put_in_place(new, reader, &options);
         }
         // 1. Everything that can be refused is refused before the stream is read.
-        let (new, request) = {
+        let (new, request, basis) = {
             let (read, mut inner) = self.read(held)?;
             options.check(&read, new, &mut inner)?;
-            let prepared = read.prepare(new)?;
-            let id = Some(prepared.id.to_string());
-            (NewLayer { id, ..new.clone() }, prepared.request)
+            let request = read.prepare(new)?.request;
+            let basis = Basis::of(&read, &request);
+            (pinned(new, &request), request, basis)
         };
         // 2. A private place that is found after a crash, and the content in it.
         let mut intent = Intent::begin(&self.0)?;
@@ -151,6 +153,9 @@ impl LayerStore {
         let (mut write, mut inner) = self.write(held)?;
         options.check(&write, &new, &mut inner)?;
         let mut prepared = write.prepare(&new)?;
+        if prepared.request != request || Basis::of(&write, &prepared.request) != basis {
+            return Err(replaced(&request));
+        }
         fill(&mut prepared.record, &imported, &new);
         intent.take_files(&self.0, &prepared.id)?;
         stage.adopt(&prepared)?;
@@ -246,6 +251,44 @@ pub(super) fn fill(record: &mut Layer, imported: &Imported, new: &NewLayer) {
     record.compression_number = imported.compression.number();
     record.uids.clone_from(&imported.uids);
     record.gids.clone_from(&imported.gids);
+}
+
+/// The same layer, made from the layers that the request names, whatever names and prefixes mean
+/// when the stream has been read.
+fn pinned(new: &NewLayer, request: &CreateRequest) -> NewLayer {
+    let text = |id: &Option<LayerId>| id.as_ref().map(ToString::to_string);
+    NewLayer {
+        id: Some(request.id.to_string()),
+        parent: text(&request.parent),
+        template: text(&request.template),
+        ..new.clone()
+    }
+}
+
+/// When parent and template were made: a driver may have staged a copy of them, so others of the
+/// same ids will not do.
+#[derive(PartialEq)]
+struct Basis([Option<Timestamp>; 2]);
+
+impl Basis {
+    fn of(view: &LayersView<'_>, request: &CreateRequest) -> Self {
+        Self([&request.parent, &request.template].map(|id| {
+            let found = view.find_exact(id.as_ref()?.as_str())?;
+            Some(found.layer.created.clone())
+        }))
+    }
+}
+
+fn replaced(request: &CreateRequest) -> Error {
+    let error = Error::new(
+        ErrorKind::Busy,
+        "what the layer is made from was replaced while its stream was read",
+    )
+    .hint("try again");
+    match request.parent.as_ref().or(request.template.as_ref()) {
+        Some(id) => error.subject(id.as_str()),
+        None => error,
+    }
 }
 
 /// A tar-split record that is being written in a private place.
