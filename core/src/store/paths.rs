@@ -9,6 +9,15 @@ use std::{
 
 use crate::{Error, ErrorKind, IoContext, Result, containers::USER_DATA};
 
+/// What the store itself has beside the directories of images and containers.
+const OWN_FILES: [&str; 5] = [
+    "images.json",
+    "images.lock",
+    "containers.json",
+    "containers.lock",
+    "volatile-containers.json",
+];
+
 /// Makes a directory and its missing parents, mode 0700 under the umask.
 pub(crate) fn make_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new()
@@ -21,9 +30,11 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
 /// The directory of a record inside `dir`.
 ///
 /// # Errors
-/// `InvalidArgument` for the id of another tool's record that would lead out of `dir`.
+/// `InvalidArgument` for the id of another tool's record that would lead out of `dir`, and for one
+/// that is the name of a file of the store itself.
 pub(crate) fn record_dir(dir: &Path, id: &str) -> Result<PathBuf> {
-    if id.is_empty() || id == "." || id == ".." || id.contains(['/', '\0']) {
+    let leads_out = id.is_empty() || id == "." || id == ".." || id.contains(['/', '\0']);
+    if leads_out || OWN_FILES.contains(&id) {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
             format!("the recorded id {id:?} cannot be the name of a directory"),
