@@ -5,7 +5,7 @@ use std::fs;
 
 use plywood::{
     ErrorKind,
-    store::{MultiListOptions, NewContainer, NewImage, NewLayer},
+    store::{BigDataItem, MultiListOptions, NewContainer, NewImage, NewLayer},
 };
 
 use crate::{
@@ -237,4 +237,86 @@ fn garbage_collection_takes_only_what_no_record_knows() {
     assert_eq!(store.image_big_data("img-a", "k").unwrap(), b"1");
     assert_eq!(layers(&fixture), ['1', '2', '3', '4', '5']);
     assert!(store.garbage_collect().unwrap().is_empty());
+}
+
+#[test]
+fn an_image_whose_data_cannot_be_removed_takes_its_layers_along() {
+    let fixture = forked(Kind::Vfs);
+    // A file where a directory is expected.
+    let data = fixture.path("images").join(id('a'));
+    if data.exists() {
+        fs::remove_dir_all(&data).unwrap();
+    }
+    fs::write(&data, "").unwrap();
+    fails(fixture.store.delete_image("img-a", true), ErrorKind::Io);
+    fails(fixture.store.image("img-a"), ErrorKind::ImageUnknown);
+    assert_eq!(layers(&fixture), ['1', '2', '5']);
+}
+
+/// The store's own files are in the same directory as those of images and containers.
+#[test]
+fn an_id_is_no_file_of_the_store() {
+    let fixture = forked(Kind::Vfs);
+    let item = || BigDataItem {
+        key: "k".to_owned(),
+        ..BigDataItem::default()
+    };
+    for name in ["images.json", "images.lock"] {
+        let new = NewImage {
+            id: Some(name.to_owned()),
+            big_data: vec![item()],
+            ..NewImage::default()
+        };
+        fails(fixture.store.create_image(new), ErrorKind::InvalidArgument);
+    }
+    for name in [
+        "containers.json",
+        "containers.lock",
+        "volatile-containers.json",
+    ] {
+        let new = NewContainer {
+            id: Some(name.to_owned()),
+            image: Some(id('a')),
+            big_data: vec![item()],
+            ..NewContainer::default()
+        };
+        let refused = fixture.store.create_container(new);
+        fails(refused, ErrorKind::InvalidArgument);
+    }
+    assert_eq!(layers(&fixture), ['1', '2', '3', '4', '5']);
+    assert_eq!(fixture.other().containers().unwrap(), []);
+}
+
+/// The first of two files was replaced when the second one fails: what is recorded stays whole.
+#[test]
+fn root_a_container_that_is_recorded_keeps_its_layer_when_saving_fails() {
+    let fixture = forked(Kind::Vfs);
+    // Names twice are put right by the next save.
+    fixture.plant(
+        "containers/volatile-containers.json",
+        &format!(
+            r#"[{{"id":"{}","names":["n","n"],"layer":"{}","created":"2026-01-02T03:04:05Z"}}]"#,
+            id('e'),
+            id('e')
+        ),
+    );
+    let volatile = fixture.path("containers/volatile-containers.json");
+    // Nothing can be renamed over a mount.
+    rustix::mount::mount_bind(&volatile, &volatile).unwrap();
+    let new = NewContainer {
+        id: Some(id('c')),
+        image: Some(id('a')),
+        big_data: vec![BigDataItem {
+            key: "k".to_owned(),
+            data: b"data".to_vec(),
+            digest: None,
+        }],
+        ..NewContainer::default()
+    };
+    fails(fixture.store.create_container(new), ErrorKind::Busy);
+    let other = fixture.other();
+    let container = other.container(&id('c')).unwrap();
+    assert_eq!(other.container_big_data(&id('c'), "k").unwrap(), b"data");
+    assert!(other.layer(&container.layer).is_ok());
+    assert!(other.driver_layers().unwrap().contains(&container.layer));
 }

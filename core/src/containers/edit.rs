@@ -55,6 +55,7 @@ impl ContainersWrite<'_> {
     pub(crate) fn check_free(&mut self, new: &NewContainer) -> Result<()> {
         if let Some(id) = &new.id {
             check_new_id(id)?;
+            record_dir(&self.shared.dir, id)?;
             if self.edit()?.get(id).is_some() {
                 return Err(id_taken(id));
             }
@@ -99,7 +100,9 @@ impl ContainersWrite<'_> {
         let done = store_items(&mut container, &dir, new.big_data, self.shared.durability)
             .and_then(|()| self.add(container.clone()));
         if let Err(error) = done {
-            if let Err(cleanup) = clear_leftovers(&dir) {
+            if !self.may_be_recorded(layer)
+                && let Err(cleanup) = clear_leftovers(&dir)
+            {
                 tracing::warn!(
                     ?cleanup,
                     "data of a container that was not made stays behind"
@@ -108,6 +111,13 @@ impl ContainersWrite<'_> {
             return Err(error);
         }
         Ok(container)
+    }
+
+    /// Whether a container with that layer is recorded on disk, or that cannot be found out: a save
+    /// may fail after records were replaced (when the directory cannot be synchronised).
+    pub(crate) fn may_be_recorded(&mut self, layer: &str) -> bool {
+        self.edit()
+            .map_or(true, |table| table.by_alias(layer).is_some())
     }
 
     fn add(&mut self, container: Container) -> Result<()> {

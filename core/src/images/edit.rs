@@ -57,7 +57,9 @@ impl ImagesWrite<'_> {
         let done = store_items(&mut image, &dir, new.big_data, self.shared.durability)
             .and_then(|()| self.add(&image));
         if let Err(error) = done {
-            if let Err(cleanup) = clear_leftovers(&dir) {
+            if !self.may_be_recorded(&image.id)
+                && let Err(cleanup) = clear_leftovers(&dir)
+            {
                 tracing::warn!(?cleanup, "data of an image that was not made stays behind");
             }
             return Err(error);
@@ -119,6 +121,7 @@ impl ImagesWrite<'_> {
         let done = store_items(&mut copy, &dir, items, self.shared.durability)
             .and_then(|()| self.add(&copy));
         if done.is_err()
+            && !self.may_be_recorded(&copy.id)
             && let Err(cleanup) = clear_leftovers(&dir)
         {
             tracing::warn!(
@@ -263,14 +266,22 @@ impl ImagesWrite<'_> {
             records.remove(id);
         }
         self.commit()?;
+        let mut outcome = Ok(());
         for id in ids {
             // A record of another tool may have an id that leads out of the directory.
             match record_dir(&self.shared.dir, id) {
-                Ok(dir) => remove_tree(&dir)?,
+                Ok(dir) => outcome = outcome.and(remove_tree(&dir)),
                 Err(error) => tracing::warn!(?error, id, "the image's data is left alone"),
             }
         }
-        Ok(())
+        outcome
+    }
+
+    /// Whether the image is recorded on disk, or that cannot be found out: a save may fail after
+    /// the records were replaced (when the directory cannot be synchronised).
+    pub(crate) fn may_be_recorded(&mut self, id: &str) -> bool {
+        self.edit()
+            .map_or(true, |table| table.records().get(id).is_some())
     }
 
     /// Directories that look like an image's data but belong to no record.

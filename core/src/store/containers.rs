@@ -61,6 +61,8 @@ impl Store {
             new.image = image.map(|image| image.id);
             match containers.create(new, &layer.id) {
                 Ok(container) => return Ok(container),
+                // What is recorded keeps its layer.
+                Err(failure) if containers.may_be_recorded(&layer.id) => return Err(failure),
                 Err(failure) => {
                     reaper = layers.delete(&[&layer.id]);
                     error = failure;

@@ -66,7 +66,8 @@ impl Store {
     /// - Without `commit` it only says which layers would go.
     ///
     /// # Errors
-    /// `NotAnImage`, also for an image of a read-only store; `ImageUsedByContainer`.
+    /// `NotAnImage`, also for an image of a read-only store; `ImageUsedByContainer`. What removing
+    /// the image's data reports, when image and layers are gone.
     ///
     /// # Durability
     /// The image's record is removed first, then its layers' in one rewrite, then their content: a
@@ -84,16 +85,18 @@ impl Store {
             if !commit {
                 return Ok(Reaper::default());
             }
-            images.delete(&image.id)?;
+            // Without its record the image is gone: its layers go too, even if its data stays.
+            let data = match images.delete(&image.id) {
+                Err(error) if images.may_be_recorded(&image.id) => return Err(error),
+                other => other,
+            };
             // A mapped layer that is recorded in the image alone is no longer there.
             let present: Vec<&String> = doomed
                 .iter()
                 .filter(|id| layers.lookup(id).is_ok_and(|found| found == **id))
                 .collect();
-            if present.is_empty() {
-                return Ok(Reaper::default());
-            }
-            layers.delete(&present)
+            let reaper = layers.delete(&present)?;
+            data.map(|()| reaper)
         })?;
         Ok(doomed)
     }
