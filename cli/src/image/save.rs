@@ -175,7 +175,6 @@ fn oci_layout(
     } else {
         (Compression::Gzip, OCI_LAYER_GZIP)
     };
-    let old_index = writer.existing("index.json");
     writer.put("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let mut layers = Vec::new();
     for (layer, diff_id) in &source.layers {
@@ -202,6 +201,9 @@ fn oci_layout(
     })?;
     let digest = Digest::sha256(&manifest);
     writer.put(&blob_path(&digest), &manifest)?;
+    // Read only now: others may have added images while the layers were written.
+    let _lock = writer.lock()?;
+    let old_index = writer.existing("index.json")?;
     let index = index(old_index, (&digest, manifest.len() as u64), name.as_deref())?;
     // The index comes last: it is what makes an image of blobs.
     writer.put("index.json", &index)?;
@@ -318,7 +320,7 @@ fn export(
 ) -> anyhow::Result<Blob> {
     let total = layer.diff_size.and_then(|size| u64::try_from(size).ok());
     let mut meter = Meter::new(
-        format!("layer {}", &layer.id[..12.min(layer.id.len())]),
+        format!("layer {}", layer.id.get(..12).unwrap_or(&layer.id)),
         total,
     );
     let mut blob = Hashed::new(BufWriter::with_capacity(1 << 20, file));

@@ -85,11 +85,26 @@ impl Writer {
         Ok(Self::NewDir { staged, to })
     }
 
+    /// Keeps others from changing the index of a layout that exists, until the result is dropped.
+    pub(crate) fn lock(&self) -> Result<Option<File>, ImageError> {
+        let Self::OldDir { to } = self else {
+            return Ok(None);
+        };
+        let locked = File::open(to).and_then(|dir| dir.lock().map(|()| dir));
+        locked
+            .map(Some)
+            .map_err(ImageError::io("lock", to.display().to_string()))
+    }
+
     /// What the layout holds already.
-    pub(crate) fn existing(&self, name: &str) -> Option<Vec<u8>> {
-        match self {
-            Self::OldDir { to } => fs::read(to.join(name)).ok(),
-            _ => None,
+    pub(crate) fn existing(&self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        let Self::OldDir { to } = self else {
+            return Ok(None);
+        };
+        match fs::read(to.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ImageError::io("read", name)(error)),
         }
     }
 
@@ -228,4 +243,32 @@ fn header(mode: u32, size: u64) -> tar::Header {
     header.set_gid(0);
     header.set_mtime(0);
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Taken for a missing one it would be replaced, and the images that it names be lost.
+    #[test]
+    fn an_index_that_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("oci-layout"), "{}").unwrap();
+        fs::create_dir(dir.path().join("index.json")).unwrap();
+        let writer = Writer::create(&Place::OciDir(dir.path().to_owned(), None)).unwrap();
+        assert!(writer.existing("index.json").is_err());
+        assert!(writer.existing("none").unwrap().is_none());
+    }
+
+    #[test]
+    fn one_at_a_time_changes_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("oci-layout"), "{}").unwrap();
+        let writer = Writer::create(&Place::OciDir(dir.path().to_owned(), None)).unwrap();
+        let held = writer.lock().unwrap();
+        let other = File::open(dir.path()).unwrap();
+        assert!(other.try_lock().is_err());
+        drop(held);
+        other.try_lock().unwrap();
+    }
 }
