@@ -248,7 +248,7 @@ fn put(
 ) -> anyhow::Result<()> {
     let (reader, size) = files.open(&plan.path)?;
     let meter = Meter::new(
-        format!("layer {} {}", at + 1, &id[..12.min(id.len())]),
+        format!("layer {} {}", at + 1, id.get(..12).unwrap_or(id)),
         Some(size),
     );
     let reader = Interruptible(Metered::new(reader, meter));
@@ -265,8 +265,11 @@ fn put(
     let stored = store.put_layer(new, &mut reader);
     let layer = match stored {
         Ok((layer, _)) => layer,
-        // Another program loaded the same layer meanwhile.
-        Err(error) if error.kind() == ErrorKind::DuplicateId => store.layer(id)?,
+        // Another program loaded the same layer meanwhile. It is not ours to take away.
+        Err(error) if error.kind() == ErrorKind::DuplicateId => {
+            check_known(&store.layer(id)?, plan, at)?;
+            return Ok(());
+        }
         Err(error) => {
             return Err(error).with_context(|| format!("cannot store layer {}", at + 1));
         }
@@ -365,6 +368,43 @@ mod tests {
             chain_id(Some(base), &digest(second)),
             "7e6806a892db041a2dea00421656919bc313310f310e9dcf30347d7be5989360"
         );
+    }
+
+    #[test]
+    fn a_layer_that_another_program_made_is_not_taken_away() {
+        use plywood::{plugin, sdk::Plugin as _};
+        let root = tempfile::tempdir().unwrap();
+        let (graph_root, run_root) = (root.path().join("graph"), root.path().join("run"));
+        let request = plywood::sdk::OpenRequest::new(
+            graph_root.join("vfs"),
+            run_root.join("vfs"),
+            plugin::tracing_host(),
+        );
+        let driver = plywood_driver_vfs::Vfs::open(request).unwrap();
+        let options = plywood::store::StoreOptions {
+            graph_root,
+            run_root,
+            ..Default::default()
+        };
+        let driver = plugin::DriverHandle::from_driver("vfs", driver);
+        let store = Store::open_with_driver(options, driver).unwrap();
+        let id = "1".repeat(64);
+        let new = NewLayer {
+            id: Some(id.clone()),
+            ..NewLayer::default()
+        };
+        store.put_layer(new, &[0; 1024][..]).unwrap();
+        let image = root.path().join("image");
+        std::fs::create_dir(&image).unwrap();
+        std::fs::write(image.join("layer"), [0; 2048]).unwrap();
+        let plan = LayerPlan {
+            path: "layer".to_owned(),
+            blob: None,
+            diff_id: Digest::sha256(&[0; 2048]),
+        };
+        let files = Files::directory(&image).unwrap();
+        assert!(put(&store, &files, &plan, (&id, None), 0).is_err());
+        assert!(store.layer(&id).is_ok());
     }
 
     #[test]
