@@ -378,14 +378,29 @@ impl Layout {
         attributes: &Attributes,
         chain: Option<&Chain>,
     ) -> Result<()> {
+        self.build_parts(dir, Some(id), attributes, chain)?;
+        if self.durable {
+            sync_dir(&self.links())?;
+        }
+        Ok(())
+    }
+
+    /// As [`Layout::build`], but without the link unless `named`; returns its name.
+    pub(crate) fn build_parts(
+        &self,
+        dir: &Path,
+        named: Option<&LayerId>,
+        attributes: &Attributes,
+        chain: Option<&Chain>,
+    ) -> Result<LinkId> {
         let Attributes { outer, inner, mode } = *attributes;
         make_dir(dir, 0o700, outer)?;
         make_dir(&dir.join("diff"), mode, inner)?;
         let name = LinkId::generate()?;
         let link = write_new(&dir.join("link"), name.as_str(), 0o644)?;
-        let path = self.links().join(name.as_str());
-        symlink(Path::new("..").join(id.as_str()).join("diff"), &path)
-            .at("cannot create", &path)?;
+        if let Some(id) = named {
+            self.make_link(&name, id)?;
+        }
         make_dir(&dir.join("work"), 0o700, inner)?;
         make_dir(&dir.join("merged"), 0o700, inner)?;
         let lower = match chain {
@@ -401,12 +416,17 @@ impl Layout {
                 file.sync_all().at("cannot sync", dir)?;
             }
             sync_dir(dir)?;
-            sync_dir(&self.links())?;
             if let Some(parent) = dir.parent() {
                 sync_dir(parent)?;
             }
         }
-        Ok(())
+        Ok(name)
+    }
+
+    /// Makes the link called `name` to the layer's files.
+    pub(crate) fn make_link(&self, name: &LinkId, id: &LayerId) -> Result<()> {
+        let path = self.links().join(name.as_str());
+        symlink(Path::new("..").join(id.as_str()).join("diff"), &path).at("cannot create", &path)
     }
 
     /// Removes the link of the layer in `dir`.

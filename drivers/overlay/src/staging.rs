@@ -55,8 +55,8 @@ impl Layout {
         attributes: &Attributes,
         chain: Option<&Chain>,
     ) -> Result<()> {
-        // 1. Everything but the files, with `link` and `lower` on disk.
-        self.build(dir, id, attributes, chain)?;
+        // 1. Everything but the files and the link, with `link` and `lower` on disk.
+        let link = self.build_parts(dir, None, attributes, chain)?;
         // 2. The files, over the empty directory.
         let diff = dir.join("diff");
         fs::rename(staged, &diff).at("cannot move into place", &diff)?;
@@ -66,13 +66,19 @@ impl Layout {
         // 3. The layer.
         let layer = self.dir(id);
         fs::rename(dir, &layer).at("cannot publish", &layer)?;
-        if self.durable {
-            sync_dir(&self.home).or_else(|error| {
-                fs::rename(&layer, dir).at("cannot take back", &layer)?;
-                Err(error)
-            })?;
-        }
-        Ok(())
+        // 4. Its link. Before, a crash would leave a link that names nothing, which breaks the
+        //    link repair of 1.43; a layer without a link can be repaired by everyone.
+        let linked = self.make_link(&link, id).and_then(|()| {
+            if self.durable {
+                sync_dir(&self.links())?;
+                sync_dir(&self.home)?;
+            }
+            Ok(())
+        });
+        linked.or_else(|error| {
+            fs::rename(&layer, dir).at("cannot take back", &layer)?;
+            Err(error)
+        })
     }
 
     /// Moves a layer out of the way; `None` when there is none.
@@ -134,4 +140,52 @@ fn unpublish(staged: &Path, place: &Place) -> Result<()> {
     }
     Layout::unlink(place)?;
     toolkit::remove_tree(&place.dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an interruption before the layer appears leaves must not name it.
+    #[test]
+    fn the_link_is_made_after_the_layer() {
+        let root = tempfile::tempdir().unwrap();
+        let home = root.path().to_owned();
+        let layout = Layout {
+            home: home.clone(),
+            stores: Vec::new(),
+            durable: true,
+        };
+        fs::create_dir_all(layout.links()).unwrap();
+        let id = LayerId::new("layer").unwrap();
+        let found = fs::metadata(&home).unwrap();
+        let owner = std::os::unix::fs::MetadataExt::uid(&found);
+        let group = std::os::unix::fs::MetadataExt::gid(&found);
+        let attributes = Attributes {
+            outer: (owner, group),
+            inner: (owner, group),
+            mode: 0o755,
+        };
+        let mut held = layout.stage(&attributes).unwrap();
+        let dir = held.place.addition();
+        // The rename cannot replace it.
+        fs::create_dir_all(layout.dir(&id).join("full")).unwrap();
+        let refused = layout.publish(&held.content, &dir, &id, &attributes, None);
+        assert!(refused.is_err());
+        assert_eq!(fs::read_dir(layout.links()).unwrap().count(), 0);
+
+        // When the link cannot be made, nothing of the layer stays, and the files stay staged.
+        fs::rename(dir.join("diff"), &held.content).unwrap();
+        toolkit::remove_tree(&layout.dir(&id)).unwrap();
+        fs::remove_dir(layout.links()).unwrap();
+        assert!(layout.adopt(&mut held, &id, &attributes, None).is_err());
+        assert!(!layout.dir(&id).exists() && held.content.is_dir());
+        fs::create_dir(layout.links()).unwrap();
+        layout.adopt(&mut held, &id, &attributes, None).unwrap();
+        let links: Vec<_> = fs::read_dir(layout.links()).unwrap().collect();
+        let [Ok(link)] = &links[..] else {
+            panic!("{links:?}")
+        };
+        assert!(link.path().join("").is_dir());
+    }
 }
