@@ -164,18 +164,12 @@ impl Error {
     /// Full disks, read-only file systems and missing permissions get their own kind and a remedy.
     pub fn io(action: &str, path: &Path, error: io::Error) -> Self {
         let (kind, hint) = match error.raw_os_error() {
-            Some(libc::ENOSPC) => (
-                ErrorKind::NoSpace,
-                Some("free some space on that file system (unused images, containers), then retry"),
-            ),
+            Some(libc::ENOSPC) => (ErrorKind::NoSpace, Some(NO_SPACE)),
             Some(libc::EDQUOT) => (
                 ErrorKind::NoSpace,
                 Some("raise the quota or free some space"),
             ),
-            Some(libc::EROFS) => (
-                ErrorKind::ReadOnlyFilesystem,
-                Some("mount the file system read-write, or choose another --graph directory"),
-            ),
+            Some(libc::EROFS) => (ErrorKind::ReadOnlyFilesystem, Some(READ_ONLY)),
             Some(libc::EPERM | libc::EACCES) => (ErrorKind::Permission, None),
             Some(libc::EBUSY) => (ErrorKind::Busy, None),
             _ => (ErrorKind::Io, None),
@@ -187,6 +181,13 @@ impl Error {
         this
     }
 }
+
+/// What helps against a full disk.
+const NO_SPACE: &str =
+    "free some space on that file system (unused images, containers), then retry";
+
+/// What helps against a read-only file system.
+const READ_ONLY: &str = "mount the file system read-write, or choose another --graph directory";
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,6 +234,14 @@ impl From<DriverError> for Error {
         let mut this = Self::new(kind, error.message.clone());
         this.0.subject.clone_from(&error.object);
         this.0.hint.clone_from(&error.remedy);
+        if this.0.hint.is_none() {
+            let usual = match this.0.kind {
+                ErrorKind::NoSpace => Some(NO_SPACE),
+                ErrorKind::ReadOnlyFilesystem => Some(READ_ONLY),
+                _ => None,
+            };
+            this.0.hint = usual.map(str::to_owned);
+        }
         this
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Removing layers: the record first, then the content out of the way, then the bytes.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
-use plywood_plugin_sdk::LayerId;
+use plywood_plugin_sdk::{LayerId, toolkit::remove_tree};
 
 use super::{
     access::LayersWrite,
@@ -11,7 +11,7 @@ use super::{
     mounts::UnmountOptions,
     options::{Shared, driver_id},
 };
-use crate::{Error, ErrorKind, Result, plugin::DriverHandle};
+use crate::{Error, ErrorKind, IoContext, Result, plugin::DriverHandle};
 
 /// What has been removed from the store and is still to be deleted.
 ///
@@ -144,6 +144,32 @@ impl LayersWrite<'_> {
         for id in mounts.ids().iter().filter(|id| ids.contains(*id)) {
             self.unmount(id, force)?;
         }
+        match self.unrecord(ids) {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                self.fresh()?;
+                self.make_room(ids, &error);
+                self.unrecord(ids)
+            }
+            done => done,
+        }
+    }
+
+    /// Deletes the content of layers that are to be removed, but for their records.
+    ///
+    /// # Behavior
+    /// - Only for full disks: notes and new records need a few blocks, and what is to go has them.
+    ///   A crash now leaves layers that are recorded and empty, and can be removed again.
+    pub(crate) fn make_room(&self, ids: &BTreeSet<String>, error: &Error) {
+        tracing::warn!(?error, "the disk is full: content is deleted before its records");
+        for id in ids.iter().filter_map(|id| driver_id(id).ok()) {
+            if let Err(error) = self.shared.empty(&id) {
+                tracing::warn!(layer = %id, ?error, "a layer cannot be emptied");
+            }
+        }
+    }
+
+    fn unrecord(&mut self, ids: &BTreeSet<String>) -> Result<Reaper> {
+        let shared = Arc::clone(&self.shared);
         // 2. Notes, by which the next writer finds what a crash leaves. Ids that only other
         //    programs accept name nothing that could be removed safely, but the record.
         let usable: Vec<LayerId> = ids.iter().filter_map(|id| driver_id(id).ok()).collect();
@@ -193,6 +219,21 @@ impl Shared {
             reaper.kept.push(intent);
         }
         reaper
+    }
+
+    fn empty(&self, id: &LayerId) -> Result<()> {
+        let tar_split = Shared::tar_split(&self.dir, id);
+        match fs::remove_file(&tar_split) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("cannot remove", &tar_split, error));
+            }
+            _ => {}
+        }
+        let directory = self.driver()?.unpack_target(id)?.directory;
+        for entry in fs::read_dir(&directory).at("cannot list", &directory)? {
+            remove_tree(&entry.at("cannot list", &directory)?.path())?;
+        }
+        Ok(())
     }
 
     fn move_content(&self, id: &LayerId) -> Result<Option<String>> {

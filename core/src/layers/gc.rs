@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Garbage collection: what no record knows.
 
-use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use plywood_plugin_sdk::{LayerId, toolkit::remove_tree};
 
@@ -44,7 +49,10 @@ impl LayersWrite<'_> {
             ids.iter()
                 .map(|id| format!("layer {id}, which has no record")),
         );
-        for path in temporary_files(&shared.dir)? {
+        let mut unfinished =
+            temporary_files(&shared.dir, &["layers.json", "volatile-layers.json"])?;
+        unfinished.extend(self.unfinished_mount_records()?);
+        for path in unfinished {
             match remove_tree(&path) {
                 Ok(()) => reclaimed.push(path.display().to_string()),
                 Err(error) => tracing::warn!(%error, "a temporary file stays"),
@@ -75,19 +83,18 @@ fn files_of_layers(dir: &Path) -> Result<BTreeSet<LayerId>> {
     Ok(ids)
 }
 
-/// Versions of the record files that were never finished. Nobody is writing one, since that is
-/// done while the layers lock is held for writing.
-fn temporary_files(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
+/// Versions of record files that were never finished. Nobody is writing one, since that is done
+/// while the lock of the records is held for writing.
+pub(super) fn temporary_files(dir: &Path, of: &[&str]) -> Result<Vec<PathBuf>> {
     let is_ours = |name: &str| {
-        let rest = name.strip_prefix(".tmp-")?;
-        let digits = rest
-            .strip_prefix("layers.json")
-            .or_else(|| rest.strip_prefix("volatile-layers.json"))?;
-        (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(())
+        let rest = name.strip_prefix(".tmp-").unwrap_or_default();
+        of.iter()
+            .filter_map(|file| rest.strip_prefix(file))
+            .any(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
     };
     let names = names_in(dir)?.into_iter();
     Ok(names
-        .filter(|name| is_ours(name).is_some())
+        .filter(|name| is_ours(name))
         .map(|name| dir.join(name))
         .collect())
 }

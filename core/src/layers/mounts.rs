@@ -16,6 +16,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     access::{LayersView, LayersWrite},
+    gc::temporary_files,
     options::{Shared, driver_id},
     record::Layer,
 };
@@ -40,6 +41,11 @@ pub(super) struct MountRecord {
 
 impl Record for MountRecord {
     const WHAT: &'static str = "mount";
+
+    const EMPTY_IS_VALID: bool = true;
+
+    const REMEDY: &'static str = "nothing was changed; stop the containers, unmount what \
+        `findmnt` shows below the graph root, and remove the file";
 
     fn read(mut members: Members<'_>) -> Result<Self, MemberError> {
         Ok(Self {
@@ -286,7 +292,9 @@ impl LayersWrite<'_> {
             Ok(found) => found.layer.id.clone(),
             Err(error) => {
                 let path = Path::new(what);
-                let at_path = mounts.table.0.iter().find(|m| Path::new(&m.path) == path);
+                // Also by the id of a layer that is gone, whose mount must not stay for that.
+                let mut all = mounts.table.0.iter();
+                let at_path = all.find(|m| Path::new(&m.path) == path || m.id == what);
                 at_path.map(|mount| mount.id.clone()).ok_or(error)?
             }
         };
@@ -313,6 +321,17 @@ impl LayersWrite<'_> {
 }
 
 impl LayersView<'_> {
+    /// Versions of the record of mounts that were never finished.
+    pub(super) fn unfinished_mount_records(&self) -> Result<Vec<PathBuf>> {
+        let path = &self.shared.mounts_path;
+        // Nobody is writing one while the lock is held.
+        let _guard = self.shared.mounts_lock.write_unordered()?;
+        let Some(dir) = path.parent() else {
+            return Ok(Vec::new());
+        };
+        temporary_files(dir, &["mountpoints.json"])
+    }
+
     /// The ids of the mounted layers.
     ///
     /// # Errors

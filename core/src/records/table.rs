@@ -24,6 +24,14 @@ pub(crate) trait Record: Serialize + Clone {
     /// What it is called in messages: `layer`, `image` or `container`.
     const WHAT: &'static str;
 
+    /// Whether an empty file is what a new one may look like. Otherwise it is damage: programs
+    /// write `[]`, and a power cut leaves nothing.
+    const EMPTY_IS_VALID: bool = false;
+
+    /// What helps when the file is damaged.
+    const REMEDY: &'static str = "nothing was changed; repair the JSON at that place or restore \
+        the file from a backup before any other tool writes to this store";
+
     /// Takes the known members and keeps the rest.
     fn read(members: Members<'_>) -> Result<Self, MemberError>;
 
@@ -123,7 +131,7 @@ impl<R: Record> Table<R> {
                 changed: false,
                 size: 0,
             });
-            table.files[number].size = read_records(path, |record| {
+            for record in read_records::<R>(path, *durability)? {
                 table.add_loaded(record, number);
             })?;
         }
@@ -348,16 +356,18 @@ impl<R: Record> Table<R> {
     }
 }
 
-/// Reads the records of a file one by one; returns the bytes of the file.
-fn read_records<R: Record>(path: &Path, take: impl FnMut(R)) -> Result<usize> {
+fn read_records<R: Record>(path: &Path, durability: Durability) -> Result<Vec<R>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(Error::io("cannot read", path, error)),
     };
-    let size = bytes.len();
-    if size > 0 {
-        parse_records(&decode_text(bytes), path, take)?;
+    if bytes.is_empty() {
+        // Volatile records are never synchronised, and are not missed after a power cut.
+        if R::EMPTY_IS_VALID || durability == Durability::None {
+            return Ok(Vec::new());
+        }
+        return Err(emptied::<R>(path));
     }
     Ok(size)
 }
@@ -402,9 +412,22 @@ fn damaged<R: Record>(path: &Path, place: &str) -> Error {
         ),
     )
     .subject(path.display().to_string())
+    .hint(R::REMEDY)
+}
+
+fn emptied<R: Record>(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "loading primary {} store data: `{}` is empty, likely since a power cut",
+            R::WHAT,
+            path.display()
+        ),
+    )
+    .subject(path.display().to_string())
     .hint(
-        "nothing was changed; repair the JSON at that place or restore the file from a backup \
-         before any other tool writes to this store",
+        "restore the file from a backup; or, if nothing in this store is to be kept, remove it \
+         and run `gc`",
     )
 }
 

@@ -85,11 +85,13 @@ impl Store {
             if !commit {
                 return Ok(Reaper::default());
             }
-            // Without its record the image is gone: its layers go too, even if its data stays.
-            let data = match images.delete(&image.id) {
-                Err(error) if images.may_be_recorded(&image.id) => return Err(error),
-                other => other,
-            };
+            match images.delete(&image.id) {
+                Err(error) if error.kind() == ErrorKind::NoSpace => {
+                    layers.make_room(&doomed.iter().cloned().collect(), &error);
+                    images.delete(&image.id)?;
+                }
+                deleted => deleted?,
+            }
             // A mapped layer that is recorded in the image alone is no longer there.
             let present: Vec<&String> = doomed
                 .iter()

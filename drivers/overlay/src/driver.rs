@@ -7,7 +7,7 @@ use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, Host, IdMaps,
     IoContext, LayerId, LayerKind, LogLevel, MountPlan, MountRequest, OpenRequest, Removed, Result,
     Staged, UnpackTarget, Usage, WhiteoutForm,
-    toolkit::{self, Places, temp_dir},
+    toolkit::{self, Places},
 };
 
 use crate::{
@@ -20,7 +20,6 @@ use crate::{
     open::Opened,
     probe::Probe,
     program,
-    staging::PLACES,
     whiteout,
 };
 
@@ -378,7 +377,7 @@ impl Driver for OverlayDriver {
     }
 
     fn recover(&self) -> Result<Vec<String>> {
-        temp_dir::recover(&self.store.layout.home.join(PLACES))
+        self.store.layout.recover_places()
     }
 
     fn sync(&self, id: &LayerId) -> Result<()> {

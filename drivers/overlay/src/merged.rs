@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use plywood_plugin_sdk::{DriverError, IoContext, LayerId, Result};
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, LayerId, Result};
 
 use crate::layout::{Place, absent, make_dir, make_dirs};
 
@@ -47,6 +47,7 @@ fn make(target: &Path, place: &Place) -> Result<()> {
 /// # Behavior
 /// - By rename over the old one, so that there is always one; what still keeps the old one busy
 ///   keeps a directory that is gone.
+/// - On a full disk the old one stays: unmounting is what makes room there.
 pub(crate) fn renew(id: &LayerId, place: &Place, run_dir: &Path) -> Result<()> {
     let target = path(id, place, run_dir);
     if !place.own {
@@ -55,7 +56,10 @@ pub(crate) fn renew(id: &LayerId, place: &Place, run_dir: &Path) -> Result<()> {
     }
     let fresh = place.dir.join("merged.1");
     remove(&fresh)?;
-    make(&fresh, place)?;
+    match make(&fresh, place) {
+        Err(error) if error.code == DriverErrorCode::NO_SPACE => return Ok(()),
+        made => made?,
+    }
     fs::rename(&fresh, &target).at("cannot replace", &target)
 }
 

@@ -6,11 +6,11 @@ use std::{fs, path::Path};
 
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, IoContext, LayerId, Result,
-    toolkit::{self, Held, TempDir},
+    toolkit::{self, Held, TempDir, temp_dir},
 };
 
 use crate::{
-    layout::{Attributes, Layout, Place, make_dir, sync_dir},
+    layout::{Attributes, Layout, Place, absent, make_dir, sync_dir},
     link::Chain,
 };
 
@@ -78,6 +78,33 @@ impl Layout {
         linked.or_else(|error| {
             fs::rename(&layer, dir).at("cannot take back", &layer)?;
             Err(error)
+        })
+    }
+
+    /// Deletes the places of dead processes, and the links of layers that were built there and
+    /// never published; returns the names of the places.
+    pub(crate) fn recover_places(&self) -> Result<Vec<String>> {
+        temp_dir::recover_with(&self.home.join(PLACES), |place| {
+            let entries = match fs::read_dir(place) {
+                Err(error) if absent(&error) => return Ok(()),
+                other => other.at("cannot list", place)?,
+            };
+            for entry in entries {
+                let dir = entry.at("cannot list", place)?.path();
+                let home = self.home.clone();
+                let own = true;
+                let built = Place { dir, home, own };
+                let Some(link) = built.read_link()? else {
+                    continue;
+                };
+                // A file of that name in a layer's content, too, comes by here; only a link that
+                // leads nowhere belongs to nobody.
+                let link = self.links().join(link.as_str());
+                if fs::metadata(&link).is_err_and(|error| absent(&error)) {
+                    Self::unlink(&built)?;
+                }
+            }
+            Ok(())
         })
     }
 
