@@ -16,8 +16,13 @@ pub(crate) fn report(voice: Voice, error: &anyhow::Error) {
     match voice {
         Voice::DropIn => note(one_line(error.as_ref())),
         Voice::Own => {
-            let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
-            note_raw(&own(&error.to_string(), &causes, hint_of(error).as_deref()));
+            let mut told = error.chain().map(|cause| {
+                let about = cause.downcast_ref::<Error>().and_then(Error::about);
+                named(cause.to_string(), about)
+            });
+            let text = told.next().unwrap_or_default();
+            let causes: Vec<String> = told.collect();
+            note_raw(&own(&text, &causes, hint_of(error).as_deref()));
         }
     }
 }
@@ -31,6 +36,19 @@ pub(crate) fn report_line(line: &str, error: &Error) {
         source = cause.source();
     }
     note_raw(&own(line, &causes, hint(error).as_deref()));
+}
+
+/// Reports under our own name why something was not found.
+pub(crate) fn report_missing(error: &Error) {
+    report_line(&named(error.to_string(), error.about()), error);
+}
+
+/// The sentences of containers-storage often leave out what they are about.
+fn named(text: String, about: Option<&str>) -> String {
+    match about {
+        Some(about) if !about.is_empty() && !text.contains(about) => format!("{about}: {text}"),
+        _ => text,
+    }
 }
 
 /// A text of our own that is no error object.
@@ -51,7 +69,23 @@ fn own(text: &str, causes: &[String], hint: Option<&str>) -> String {
     if let Some(hint) = hint {
         let _ = write!(lines, "\nhint: {hint}\n");
     }
-    lines
+    harmless(lines)
+}
+
+/// Names from archives and stores must not drive the terminal.
+fn harmless(text: String) -> String {
+    let drives = |c: char| c.is_control() && c != '\n';
+    if !text.contains(drives) {
+        return text;
+    }
+    text.chars().fold(String::new(), |mut shown, c| {
+        if drives(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+        shown
+    })
 }
 
 /// Why a store could not be opened, as containers/storage says it: a driver's own sentence without
@@ -141,5 +175,13 @@ mod tests {
             own("a", &["b".into()], Some("c")),
             "error: a\n  caused by: b\n\nhint: c\n"
         );
+    }
+
+    #[test]
+    fn what_it_is_about_is_told_and_stays_text() {
+        assert_eq!(named("not known".into(), Some("x")), "x: not known");
+        assert_eq!(named("x is bad".into(), Some("x")), "x is bad");
+        assert_eq!(named("bad".into(), None), "bad");
+        assert_eq!(own("a\u{1b}[2J\r", &[], None), "error: a\\u{1b}[2J\\r\n");
     }
 }

@@ -85,6 +85,18 @@ impl Run<'_> {
         options::load(self.globals, &self.values)
     }
 
+    /// What was found. Why there is nothing is told under our own name only: containers-storage
+    /// says it by its exit code.
+    pub(crate) fn found<T>(&self, found: plywood::Result<T>) -> Option<T> {
+        found
+            .inspect_err(|error| {
+                if self.voice == Voice::Own {
+                    hints::report_missing(error);
+                }
+            })
+            .ok()
+    }
+
     /// Reports the failure of one of several items; `line` is what containers-storage prints.
     pub(crate) fn item_failed(&self, line: &str, error: &plywood::Error) {
         match self.voice {

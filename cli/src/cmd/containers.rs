@@ -13,7 +13,7 @@ pub(crate) fn show(run: &mut Run<'_>, store: &Store) -> Outcome {
     let args = run.args();
     let found: Vec<Container> = args
         .iter()
-        .filter_map(|arg| store.container(arg).ok())
+        .filter_map(|arg| run.found(store.container(arg)))
         .collect();
     if run.json() {
         run.out.json(&found)?;

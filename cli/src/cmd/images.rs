@@ -15,7 +15,7 @@ pub(crate) fn show(run: &mut Run<'_>, store: &Store) -> Outcome {
     let args = run.args();
     let found: Vec<Image> = args
         .iter()
-        .filter_map(|arg| store.image(arg).ok())
+        .filter_map(|arg| run.found(store.image(arg)))
         .collect();
     if run.json() {
         run.out.json(&found)?;

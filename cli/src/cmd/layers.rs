@@ -17,7 +17,7 @@ pub(crate) fn show(run: &mut Run<'_>, store: &Store) -> Outcome {
     let args = run.args();
     let found: Vec<Layer> = args
         .iter()
-        .filter_map(|arg| store.layer(arg).ok())
+        .filter_map(|arg| run.found(store.layer(arg)))
         .collect();
     if run.json() {
         run.out.json(&found)?;

@@ -14,12 +14,11 @@ pub(crate) fn get(run: &mut Run<'_>, store: &Store) -> Outcome {
     let mut found: BTreeMap<&str, String> = BTreeMap::new();
     let mut missing = false;
     for what in &args {
-        match store.metadata(what) {
-            Ok(text) => {
-                let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
-                found.insert(what, text);
-            }
-            Err(_) => missing = true,
+        if let Some(text) = run.found(store.metadata(what)) {
+            let text = text.strip_suffix('\n').unwrap_or(&text).to_owned();
+            found.insert(what, text);
+        } else {
+            missing = true;
         }
     }
     if run.json() {

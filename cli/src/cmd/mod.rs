@@ -53,8 +53,15 @@ fn open_file(path: &Path) -> anyhow::Result<File> {
 /// As `containers-storage`, with what a driver's helper process puts around the reason there
 /// (`drivers/overlay/overlay.go`, `pkg/chrootarchive/diff_unix.go`), since scripts look for it.
 fn unpack_failed(run: &Run<'_>, store: &Store, error: plywood::Error) -> anyhow::Error {
-    if run.voice != Voice::DropIn || error.kind() != ErrorKind::InvalidArchive {
+    if error.kind() != ErrorKind::InvalidArchive {
         return error.into();
+    }
+    if run.voice == Voice::Own {
+        let from = run.values.path("--file").map_or_else(
+            || "standard input".to_owned(),
+            |path| format!("`{}`", path.display()),
+        );
+        return anyhow::Error::new(error).context(format!("cannot unpack {from}"));
     }
     let reason = one_line(&error);
     let is_duplicate = reason.starts_with("duplicates of file paths");

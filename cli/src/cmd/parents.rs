@@ -25,7 +25,7 @@ pub(crate) fn layer(run: &mut Run<'_>, store: &Store) -> Outcome {
     let args = run.args();
     let ids: Vec<String> = args
         .iter()
-        .filter_map(|arg| store.layer(arg).ok().map(|layer| layer.id))
+        .filter_map(|arg| run.found(store.layer(arg)).map(|layer| layer.id))
         .collect();
     for id in &ids {
         let ParentOwners { uids, gids } = store
@@ -50,7 +50,7 @@ pub(crate) fn container(run: &mut Run<'_>, store: &Store) -> Outcome {
     let args = run.args();
     let ids: Vec<String> = args
         .iter()
-        .filter_map(|arg| store.container(arg).ok().map(|container| container.id))
+        .filter_map(|arg| run.found(store.container(arg)).map(|container| container.id))
         .collect();
     for id in &ids {
         let ParentOwners { uids, gids } = store

@@ -196,8 +196,7 @@ fn record(store: &Store, files: &Files, plan: &ImagePlan) -> anyhow::Result<Load
                 }
             }
             Err(error) if error.kind() == ErrorKind::LayerUnknown => {
-                put(store, files, layer, (&id, parent.take()), at)?;
-                added += 1;
+                added += usize::from(put(store, files, layer, (&id, parent.take()), at)?);
             }
             Err(error) => return Err(error.into()),
         }
@@ -239,13 +238,14 @@ fn check_known(known: &Layer, plan: &LayerPlan, at: usize) -> Result<(), ImageEr
     }
 }
 
+/// Stores a layer; false when another program stored the same one meanwhile.
 fn put(
     store: &Store,
     files: &Files,
     plan: &LayerPlan,
     (id, parent): (&str, Option<String>),
     at: usize,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let (reader, size) = files.open(&plan.path)?;
     let meter = Meter::new(
         format!("layer {} {}", at + 1, id.get(..12).unwrap_or(id)),
@@ -263,13 +263,9 @@ fn put(
         ..NewLayer::default()
     };
     let stored = store.put_layer(new, &mut reader);
-    let layer = match stored {
-        Ok((layer, _)) => layer,
-        // Another program loaded the same layer meanwhile. It is not ours to take away.
-        Err(error) if error.kind() == ErrorKind::DuplicateId => {
-            check_known(&store.layer(id)?, plan, at)?;
-            return Ok(());
-        }
+    let (layer, is_new) = match stored {
+        Ok((layer, _)) => (layer, true),
+        Err(error) if error.kind() == ErrorKind::DuplicateId => (store.layer(id)?, false),
         Err(error) => {
             return Err(error).with_context(|| format!("cannot store layer {}", at + 1));
         }
@@ -280,7 +276,7 @@ fn put(
             .with_context(|| format!("{wrong}; and it cannot be taken away again"))?;
         return Err(wrong.into());
     }
-    Ok(())
+    Ok(is_new)
 }
 
 fn put_image(

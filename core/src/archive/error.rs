@@ -150,6 +150,38 @@ impl ArchiveError {
             | Self::TrailingGarbage { .. } => None,
         }
     }
+
+    fn remedy(&self) -> String {
+        let text = match self {
+            Self::InvalidHeader { offset } | Self::FieldTooLong { offset } => {
+                return format!(
+                    "this is no tar archive, or it is damaged at byte {offset} of the uncompressed \
+                     stream"
+                );
+            }
+            Self::Truncated { .. } => {
+                "the stream ends too early; get it again, and compare its size and digest"
+            }
+            Self::Damaged { .. } | Self::TrailingGarbage { .. } => {
+                "get the file again, and compare its digest"
+            }
+            Self::DuplicatePath { .. } => "make the archive anew, with each path once",
+            Self::UnmappedId { .. } => "the layer needs a larger id map",
+            Self::TooLarge { .. } => "raise the limit if the source is trusted",
+            Self::ReservedAttribute { .. } | Self::ReservedDevice { .. } => {
+                "the archive was made inside a graph driver's directory; export the layer with \
+                 `diff` instead"
+            }
+            Self::UnhandledType { .. }
+            | Self::OutsideOfRoot { .. }
+            | Self::RootIsNoDirectory { .. }
+            | Self::InvalidHardLink { .. }
+            | Self::InvalidWhiteout { .. }
+            | Self::InvalidAufsLink { .. }
+            | Self::InvalidId { .. } => "nothing was kept; make the archive anew without that entry",
+        };
+        text.to_owned()
+    }
 }
 
 impl From<ArchiveError> for Error {
@@ -158,9 +190,7 @@ impl From<ArchiveError> for Error {
         if let Some(entry) = error.entry() {
             this = this.subject(entry);
         }
-        if let ArchiveError::UnmappedId { .. } = error {
-            this = this.hint("the layer needs a larger id map");
-        }
+        this = this.hint(error.remedy());
         match error {
             ArchiveError::Damaged { source, .. } => this.caused_by(source),
             _ => this,

@@ -230,6 +230,10 @@ impl Shared {
             _ => {}
         }
         let directory = self.driver()?.unpack_target(id)?.directory;
+        // The files of a layer from elsewhere are not ours.
+        if !self.dir.parent().is_some_and(|root| directory.starts_with(root)) {
+            return Ok(());
+        }
         for entry in fs::read_dir(&directory).at("cannot list", &directory)? {
             remove_tree(&entry.at("cannot list", &directory)?.path())?;
         }
