@@ -46,9 +46,21 @@ pub(crate) fn report_missing(error: &Error) {
 /// The sentences of containers-storage often leave out what they are about.
 fn named(text: String, about: Option<&str>) -> String {
     match about {
-        Some(about) if !about.is_empty() && !text.contains(about) => format!("{about}: {text}"),
+        Some(about) if !about.is_empty() && !mentions(&text, about) => format!("{about}: {text}"),
         _ => text,
     }
+}
+
+/// Whether `what` stands in `text`, and not just its letters in a word.
+fn mentions(text: &str, what: &str) -> bool {
+    text.match_indices(what).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + what.len()..].chars().next();
+        ![before, after]
+            .into_iter()
+            .flatten()
+            .any(char::is_alphanumeric)
+    })
 }
 
 /// A text of our own that is no error object.
@@ -180,7 +192,8 @@ mod tests {
     #[test]
     fn what_it_is_about_is_told_and_stays_text() {
         assert_eq!(named("not known".into(), Some("x")), "x: not known");
-        assert_eq!(named("x is bad".into(), Some("x")), "x is bad");
+        assert_eq!(named("`x` is bad".into(), Some("x")), "`x` is bad");
+        assert_eq!(named("next is bad".into(), Some("x")), "x: next is bad");
         assert_eq!(named("bad".into(), None), "bad");
         assert_eq!(own("a\u{1b}[2J\r", &[], None), "error: a\\u{1b}[2J\\r\n");
     }

@@ -10,6 +10,13 @@
 )]
 
 mod runner {
+    mod abuse_disk;
+    mod abuse_kill;
+    mod abuse_podman;
+    mod abuse_records;
+    mod abuse_streams;
+    mod abuse_support;
+    mod abuse_world;
     mod golden;
     mod images;
     mod own;

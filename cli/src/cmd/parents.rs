@@ -50,7 +50,10 @@ pub(crate) fn container(run: &mut Run<'_>, store: &Store) -> Outcome {
     let args = run.args();
     let ids: Vec<String> = args
         .iter()
-        .filter_map(|arg| run.found(store.container(arg)).map(|container| container.id))
+        .filter_map(|arg| {
+            run.found(store.container(arg))
+                .map(|container| container.id)
+        })
         .collect();
     for id in &ids {
         let ParentOwners { uids, gids } = store

@@ -5,13 +5,20 @@ use std::path::Path;
 
 use super::support::{Place, can_run, read, tar_of};
 
-/// A docker archive with one image of two layers.
-fn docker_archive(name: &str) -> Vec<u8> {
+/// A docker archive with one image of two small layers.
+pub(super) fn docker_archive(name: &str) -> Vec<u8> {
     let layers = [
         tar_of(&[("etc/", None), ("etc/one", Some(b"1"))]),
         tar_of(&[("etc/", None), ("etc/two", Some(b"2"))]),
     ];
-    let ids = layers.clone().map(|layer| plywood::Digest::sha256(&layer));
+    docker_archive_with(name, &layers)
+}
+
+/// A docker archive with one image of these two layers.
+pub(super) fn docker_archive_with(name: &str, layers: &[Vec<u8>; 2]) -> Vec<u8> {
+    let ids = layers
+        .each_ref()
+        .map(|layer| plywood::Digest::sha256(layer));
     let config = serde_json::json!({
         "created": "2021-02-03T04:05:06.789Z",
         "architecture": "amd64",

@@ -12,7 +12,7 @@ fn script(place: &Place, text: &str) -> Answer {
 }
 
 /// Makes the image `example.com/bb:1` with podman: busybox in one layer, a file in the next.
-const BUILD: &str = "mkdir ctx; cp \"$(command -v busybox)\" ctx/busybox; echo data > ctx/data; \
+pub(super) const BUILD: &str = "mkdir ctx; cp \"$(command -v busybox)\" ctx/busybox; echo data > ctx/data; \
     printf 'FROM scratch\\nCOPY busybox /bin/busybox\\nCOPY data /data\\n\
     CMD [\"/bin/busybox\",\"cat\",\"/data\"]\\n' > ctx/Dockerfile; \
     $P build --layers -q -t example.com/bb:1 ctx >/dev/null 2>build.log || { cat build.log; exit 1; }; ";

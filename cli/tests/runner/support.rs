@@ -189,7 +189,7 @@ impl Place {
         self.path("graph")
     }
 
-    fn roots(&self, command: &mut Command) {
+    pub(super) fn roots(&self, command: &mut Command) {
         command
             .arg("-g")
             .arg(self.graph())

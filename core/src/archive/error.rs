@@ -178,7 +178,9 @@ impl ArchiveError {
             | Self::InvalidHardLink { .. }
             | Self::InvalidWhiteout { .. }
             | Self::InvalidAufsLink { .. }
-            | Self::InvalidId { .. } => "nothing was kept; make the archive anew without that entry",
+            | Self::InvalidId { .. } => {
+                "nothing was kept; make the archive anew without that entry"
+            }
         };
         text.to_owned()
     }

@@ -160,7 +160,10 @@ impl LayersWrite<'_> {
     /// - Only for full disks: notes and new records need a few blocks, and what is to go has them.
     ///   A crash now leaves layers that are recorded and empty, and can be removed again.
     pub(crate) fn make_room(&self, ids: &BTreeSet<String>, error: &Error) {
-        tracing::warn!(?error, "the disk is full: content is deleted before its records");
+        tracing::warn!(
+            ?error,
+            "the disk is full: content is deleted before its records"
+        );
         for id in ids.iter().filter_map(|id| driver_id(id).ok()) {
             if let Err(error) = self.shared.empty(&id) {
                 tracing::warn!(layer = %id, ?error, "a layer cannot be emptied");
@@ -231,7 +234,11 @@ impl Shared {
         }
         let directory = self.driver()?.unpack_target(id)?.directory;
         // The files of a layer from elsewhere are not ours.
-        if !self.dir.parent().is_some_and(|root| directory.starts_with(root)) {
+        if !self
+            .dir
+            .parent()
+            .is_some_and(|root| directory.starts_with(root))
+        {
             return Ok(());
         }
         for entry in fs::read_dir(&directory).at("cannot list", &directory)? {

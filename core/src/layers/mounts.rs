@@ -6,11 +6,13 @@
 //! nothing but the file, the kernel's mounts and the driver.
 
 use std::{
+    collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use plywood_plugin_sdk::{LayerId, MountPlan, MountRequest};
+use plywood_plugin_sdk::{LayerId, MountPlan, MountRequest, toolkit::mountinfo};
 use rustix::fs::StatVfsMountFlags;
 use serde::{Serialize, Serializer};
 
@@ -330,6 +332,30 @@ impl LayersView<'_> {
             return Ok(Vec::new());
         };
         temporary_files(dir, &["mountpoints.json"])
+    }
+
+    /// The layers at which something is mounted below `roots` without a record, as a process
+    /// leaves them that was killed before it could write one.
+    ///
+    /// # Errors
+    /// Those of reading what is mounted.
+    pub(crate) fn stray_mounts(&self, roots: &[&Path]) -> Result<Vec<String>> {
+        let recorded = self.shared.mounts()?;
+        let roots: Vec<PathBuf> = roots.iter().flat_map(fs::canonicalize).collect();
+        let mut strays = BTreeSet::new();
+        for mount in mountinfo::mounts()? {
+            let below = roots
+                .iter()
+                .find_map(|root| mount.target.strip_prefix(root).ok());
+            let names = below.into_iter().flat_map(Path::components);
+            let ids = names.filter_map(|name| name.as_os_str().to_str());
+            strays.extend(
+                ids.filter(|id| self.table.get(id).is_some())
+                    .map(str::to_owned),
+            );
+        }
+        strays.retain(|id| recorded.active(id).is_none());
+        Ok(strays.into_iter().collect())
     }
 
     /// The ids of the mounted layers.

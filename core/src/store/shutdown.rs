@@ -51,7 +51,10 @@ impl Store {
         let (graph, mut held) = self.lock_graph(&mut held)?;
         let store = self.layer_store()?;
         let (mut layers, _) = store.write(&mut held)?;
-        let mounted = layers.mounted_layers()?;
+        let mut mounted = layers.mounted_layers()?;
+        if force {
+            mounted.append(&mut layers.stray_mounts(&[self.graph_root(), self.run_root()])?);
+        }
         if !mounted.is_empty() && !force {
             return Err(Error::new(
                 ErrorKind::LayerUsedByContainer,

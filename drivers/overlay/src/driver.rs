@@ -19,8 +19,7 @@ use crate::{
     mount::{self, Options},
     open::Opened,
     probe::Probe,
-    program,
-    whiteout,
+    program, whiteout,
 };
 
 /// Where log messages say they come from.

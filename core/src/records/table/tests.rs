@@ -86,7 +86,7 @@ fn what_is_not_known_survives_a_rewrite_with_its_text() {
 
 #[test]
 fn empty_forms_are_no_records_and_an_emptied_table_is_brackets() {
-    for content in ["", "null", "[]", " [ ] "] {
+    for content in ["null", "[]", " [ ] "] {
         assert_eq!(
             Dir::with(content.as_bytes()).load().unwrap().len(),
             0,
@@ -146,8 +146,19 @@ fn repeated_names_go_to_the_later_record_and_repeated_ids_to_the_first() {
 }
 
 #[test]
-fn search_is_by_id_then_name_then_unique_prefix() {
+fn an_empty_file_is_damage_unless_it_is_volatile() {
     let dir = Dir::with(b"");
+    let error = dir.load().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("is empty"), "{error}");
+    assert!(error.remedy().is_some());
+    let volatile = (dir.file(), Durability::None);
+    assert_eq!(Table::<Thing>::load(&[volatile]).unwrap().len(), 0);
+}
+
+#[test]
+fn search_is_by_id_then_name_then_unique_prefix() {
+    let dir = Dir::with(b"[]");
     let mut table = dir.load().unwrap();
     for (id, name) in [("abc1", "one"), ("abc2", "abd"), ("abd9", "two")] {
         table.insert(Thing::new(id, &[name]), 0).unwrap();
