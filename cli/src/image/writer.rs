@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::FlockOperation;
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use super::{ImageError, Place};
@@ -90,10 +91,12 @@ impl Writer {
         let Self::OldDir { to } = self else {
             return Ok(None);
         };
-        let locked = File::open(to).and_then(|dir| dir.lock().map(|()| dir));
-        locked
-            .map(Some)
-            .map_err(ImageError::io("lock", to.display().to_string()))
+        let failed = ImageError::io("lock", to.display().to_string());
+        let locked = File::open(to).and_then(|dir| {
+            rustix::fs::flock(&dir, FlockOperation::LockExclusive)?;
+            Ok(dir)
+        });
+        locked.map(Some).map_err(failed)
     }
 
     /// What the layout holds already.
@@ -267,8 +270,9 @@ mod tests {
         let writer = Writer::create(&Place::OciDir(dir.path().to_owned(), None)).unwrap();
         let held = writer.lock().unwrap();
         let other = File::open(dir.path()).unwrap();
-        assert!(other.try_lock().is_err());
+        let try_lock = || rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive);
+        assert!(try_lock().is_err());
         drop(held);
-        other.try_lock().unwrap();
+        try_lock().unwrap();
     }
 }
