@@ -240,15 +240,12 @@ fn garbage_collection_takes_only_what_no_record_knows() {
 }
 
 #[test]
-fn an_image_whose_data_cannot_be_removed_takes_its_layers_along() {
+fn root_an_image_whose_data_cannot_be_removed_takes_its_layers_along() {
     let fixture = forked(Kind::Vfs);
-    // A file where a directory is expected.
     let data = fixture.path("images").join(id('a'));
-    if data.exists() {
-        fs::remove_dir_all(&data).unwrap();
-    }
-    fs::write(&data, "").unwrap();
-    fails(fixture.store.delete_image("img-a", true), ErrorKind::Io);
+    fs::create_dir_all(&data).unwrap();
+    rustix::mount::mount_bind(&data, &data).unwrap();
+    fails(fixture.store.delete_image("img-a", true), ErrorKind::Busy);
     fails(fixture.store.image("img-a"), ErrorKind::ImageUnknown);
     assert_eq!(layers(&fixture), ['1', '2', '5']);
 }

@@ -85,12 +85,17 @@ impl Store {
             if !commit {
                 return Ok(Reaper::default());
             }
-            match images.delete(&image.id) {
-                Err(error) if error.kind() == ErrorKind::NoSpace => {
-                    layers.make_room(&doomed.iter().cloned().collect(), &error);
-                    images.delete(&image.id)?;
-                }
-                deleted => deleted?,
+            let mut data = images.delete(&image.id);
+            if let Err(error) = &data
+                && error.kind() == ErrorKind::NoSpace
+                && images.may_be_recorded(&image.id)
+            {
+                layers.make_room(&doomed.iter().cloned().collect(), error);
+                data = images.delete(&image.id);
+            }
+            // Without its record the image is gone: its layers go too, even if its data stays.
+            if data.is_err() && images.may_be_recorded(&image.id) {
+                return data.map(|()| Reaper::default());
             }
             // A mapped layer that is recorded in the image alone is no longer there.
             let present: Vec<&String> = doomed

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use plywood_plugin_sdk::toolkit;
+
 use crate::{Error, ErrorKind, IoContext, Result, containers::USER_DATA};
 
 /// What the store itself has beside the directories of images and containers.
@@ -46,12 +48,8 @@ pub(crate) fn record_dir(dir: &Path, id: &str) -> Result<PathBuf> {
 
 /// Removes a directory with everything in it; one that is not there is no error.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io("cannot remove", path, error))
-        }
-        _ => Ok(()),
-    }
+    // A container's directories may have mounts in them, whose content is not to go.
+    Ok(toolkit::remove_tree(path)?)
 }
 
 /// Makes way for the data of a new record: removes what another record left under its id, but not

@@ -1,9 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Removal of whole trees.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::PermissionsExt},
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
 
 use crate::{IoContext, Result};
+
+/// How deep a tree is walked; what is deeper is moved up first, so that neither descriptors nor
+/// the stack run out.
+const DEEPEST: usize = 64;
 
 /// Removes a file or a directory with everything below it, following no symbolic link; what is
 /// not there is no error.
@@ -11,7 +28,8 @@ use crate::{IoContext, Result};
 /// # Behavior
 /// - Directories that their owner may not enter (the kernel's `work/work`, layers of an
 ///   unprivileged user) are made accessible first.
-/// - A mount below `path` is not entered by force: the removal fails with `EBUSY`.
+/// - A mount at or below `path` is not entered: the removal fails with `EBUSY`.
+/// - The depth of the tree does not matter.
 ///
 /// # Errors
 /// What cannot be removed; the rest of the tree may be gone by then.
@@ -26,14 +44,107 @@ pub fn remove_tree(path: &Path) -> Result<()> {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    let result = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = CString::new(name.as_bytes())?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     };
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = match rustix::fs::openat(CWD, parent, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let top = match rustix::fs::unlinkat(&parent, &name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        // Linux says EISDIR, POSIX says EPERM; a file that may not be removed says that, too.
+        Err(error @ (Errno::ISDIR | Errno::PERM)) => match open_child(parent.as_fd(), &name) {
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(error.into()),
+            other => other?,
+        },
+        Err(error) => return Err(error.into()),
+    };
+    let mut remover = Remover {
+        top: &top,
+        moved: 0,
+    };
+    loop {
+        let before = remover.moved;
+        remover.empty(top.as_fd(), 0)?;
+        if remover.moved == before {
+            break;
+        }
+    }
+    gone(rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR))?;
+    Ok(())
+}
+
+/// Opens a directory, but no mount: what is mounted belongs to somebody else.
+fn open_child(parent: BorrowedFd<'_>, name: &CString) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV;
+    match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
+        Err(Errno::XDEV) => Err(Errno::BUSY),
         other => other,
+    }
+}
+
+/// Somebody else may have been faster.
+fn gone(removed: Result<(), Errno>) -> Result<(), Errno> {
+    match removed {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+struct Remover<'a> {
+    top: &'a OwnedFd,
+    /// How many directories were moved to the top.
+    moved: u64,
+}
+
+impl Remover<'_> {
+    /// Removes everything in `directory`, or moves it up.
+    fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<(), Errno> {
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let mut kind = entry.file_type();
+            if kind == FileType::Unknown {
+                match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => continue,
+                    found => kind = FileType::from_raw_mode(found?.st_mode),
+                }
+            }
+            if kind != FileType::Directory {
+                gone(rustix::fs::unlinkat(directory, name, AtFlags::empty()))?;
+            } else if depth >= DEEPEST {
+                self.move_up(directory, &name.to_owned())?;
+            } else {
+                let name = name.to_owned();
+                match open_child(directory, &name) {
+                    Err(Errno::NOENT) => continue,
+                    child => self.empty(child?.as_fd(), depth + 1)?,
+                }
+                gone(rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn move_up(&mut self, directory: BorrowedFd<'_>, name: &CString) -> Result<(), Errno> {
+        loop {
+            self.moved += 1;
+            let new = format!(".deep-{}", self.moved);
+            match rustix::fs::renameat(directory, name, self.top, new) {
+                // That name is in use.
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+                other => return gone(other),
+            }
+        }
     }
 }
 
@@ -76,6 +187,44 @@ mod tests {
         remove_tree(&tree).unwrap();
         remove_tree(&kept.join("file")).unwrap();
         assert!(!tree.exists() && kept.exists() && !kept.join("file").exists());
+    }
+
+    #[test]
+    fn a_tree_may_be_deeper_than_files_can_be_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = root.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::create_dir(tree.join(".deep-1")).unwrap();
+        fs::write(tree.join(".deep-1/file"), "x").unwrap();
+        let mut at = rustix::fs::open(&tree, OFlags::RDONLY, Mode::empty()).unwrap();
+        for _ in 0..1500 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = rustix::fs::openat(&at, "d", OFlags::RDONLY, Mode::empty()).unwrap();
+        }
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
+    }
+
+    #[test]
+    fn root_what_is_mounted_in_a_tree_is_not_touched() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let (tree, other) = (root.path().join("tree"), root.path().join("other"));
+        let target = tree.join("a/mounted");
+        fs::create_dir_all(&target).unwrap();
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("precious"), "x").unwrap();
+        for target in [&target, &tree] {
+            rustix::mount::mount_bind(&other, target).unwrap();
+            let refused = remove_tree(&tree).unwrap_err();
+            let unmounted = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
+            unmounted.unwrap();
+            assert_eq!(refused.code, crate::DriverErrorCode::BUSY, "{refused}");
+            assert!(other.join("precious").exists());
+        }
+        remove_tree(&tree).unwrap();
     }
 
     #[test]
