@@ -111,6 +111,12 @@ fn root_damaged_mount_records_say_what_to_do() {
     fs::write(&file, text.replacen(&id, "gone", 1)).unwrap();
     place.plywood(&["shutdown", "-f"]).ok();
     assert_eq!(mounts(&place), Vec::<String>::new());
+    // Nor does one that a killed process could not record stay.
+    place.plywood(&["mount", "ctr"]).ok();
+    fs::write(&file, "[]").unwrap();
+    assert_eq!(mounts(&place).len(), 1);
+    place.plywood(&["gc"]).ok();
+    assert_eq!(mounts(&place), Vec::<String>::new());
     place.plywood(&["delete-container", "ctr"]).ok();
     check_store(&place, false);
 }

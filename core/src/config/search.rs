@@ -108,7 +108,15 @@ fn collect(dir: &Path, found: &mut BTreeMap<OsString, PathBuf>) -> Result<()> {
 }
 
 fn exists(path: &Path) -> Result<bool> {
-    path.try_exists().at("cannot inspect", path)
+    path.try_exists()
+        .at("cannot inspect", path)
+        .map_err(|error| {
+            if error.kind() == ErrorKind::Permission {
+                error.hint("HOME or XDG_CONFIG_HOME names a directory of another user; correct it")
+            } else {
+                error
+            }
+        })
 }
 
 fn existing(path: PathBuf, variable: &str) -> Result<PathBuf> {

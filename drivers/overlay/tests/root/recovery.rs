@@ -162,3 +162,29 @@ fn root_what_a_killed_process_left_is_reclaimed() {
     assert!(!roots.home().join("tempdirs").exists());
     assert_eq!(driver.list().unwrap(), [id("a")]);
 }
+
+#[test]
+fn root_the_link_of_a_layer_that_was_never_published_goes_with_its_place() {
+    if !is_root() {
+        return;
+    }
+    let roots = Roots::new();
+    let driver = roots.open();
+    driver.create(&layer("a", None)).unwrap();
+    let live = fs::read_to_string(roots.home().join("a/link")).unwrap();
+    // As a process leaves it that dies between building a layer and publishing it.
+    let lost = "LOSTLOSTLOSTLOSTLOSTLOSTLO";
+    let place = roots.home().join("tempdirs/temp-dir-77");
+    for (dir, link) in [("0-addition", live.trim()), ("1-addition", lost)] {
+        fs::create_dir_all(place.join(dir)).unwrap();
+        write(&place.join(dir).join("link"), link);
+    }
+    std::os::unix::fs::symlink("../b/diff", roots.home().join("l").join(lost)).unwrap();
+    assert_eq!(driver.recover().unwrap().len(), 1);
+    let links: Vec<_> = fs::read_dir(roots.home().join("l"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(links, [live.trim()], "only the link to nothing goes");
+    assert!(!roots.home().join("tempdirs").exists());
+}
