@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, io::Read};
 use anyhow::Context as _;
 use plywood::{
     Digest, ErrorKind, Timestamp,
+    layers::PutOptions,
     sdk::LayerKind,
     store::{BigDataItem, Image, Layer, NewImage, NewLayer, Store},
 };
@@ -262,21 +263,18 @@ fn put(
         kind: LayerKind::ReadOnly,
         ..NewLayer::default()
     };
-    let stored = store.put_layer(new, &mut reader);
-    let (layer, is_new) = match stored {
-        Ok((layer, _)) => (layer, true),
-        Err(error) if error.kind() == ErrorKind::DuplicateId => (store.layer(id)?, false),
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot store layer {}", at + 1));
-        }
+    let options = PutOptions {
+        expected_diff: Some(&plan.diff_id),
+        ..PutOptions::default()
     };
-    if let Err(wrong) = check_known(&layer, plan, at) {
-        store
-            .delete_layer(id)
-            .with_context(|| format!("{wrong}; and it cannot be taken away again"))?;
-        return Err(wrong.into());
+    match store.put_layer_with(new, &mut reader, options) {
+        Ok(_) => Ok(()),
+        // Another program loaded the same layer meanwhile.
+        Err(error) if error.kind() == ErrorKind::DuplicateId => {
+            Ok(check_known(&store.layer(id)?, plan, at)?)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot store layer {}", at + 1)),
     }
-    Ok(is_new)
 }
 
 fn put_image(

@@ -23,7 +23,7 @@ use super::{
     record::{Layer, NewLayer},
 };
 use crate::{
-    Error, ErrorKind, IoContext, Result,
+    Digest, Error, ErrorKind, IoContext, Result,
     archive::import::{self, ImportOptions, Imported},
     durable::{self, Durability},
     locking::order::{Before, Held, Layers, RoLayers},
@@ -45,6 +45,8 @@ pub struct PutOptions<'a> {
     pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
     /// Stops the work soon after it becomes true.
     pub cancel: Option<&'a AtomicBool>,
+    /// The digest that the uncompressed stream must have.
+    pub expected_diff: Option<&'a Digest>,
     /// What else must hold for the new layer.
     pub check: Option<PutCheck<'a>>,
 }
@@ -88,7 +90,19 @@ impl PutOptions<'_> {
             cancel: self.cancel,
             ..ImportOptions::new(target, id_maps)
         };
-        import::import(reader, &options, &tar_split.file)
+        let imported = import::import(reader, &options, &tar_split.file)?;
+        match self.expected_diff {
+            Some(expected) if *expected != imported.diff_digest => Err(Error::new(
+                ErrorKind::InvalidDigest,
+                format!(
+                    "the stream unpacks to {}, but {expected} was expected",
+                    imported.diff_digest
+                ),
+            )
+            .subject(expected.as_str())
+            .hint("the file is damaged or was changed; get it again")),
+            _ => Ok(imported),
+        }
     }
 }
 
