@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `image load`, `image save`, `image list`.
 
+use anyhow::Context as _;
 use plywood::store::Store;
 use serde::Serialize;
 
@@ -17,7 +18,8 @@ pub(crate) fn load(run: &mut Run<'_>, store: &Store) -> Outcome {
         name: Some(run.arg(1)).filter(|name| !name.is_empty()),
         platform: run.values.text("--platform"),
     };
-    let loaded = load_images(store, &Place::parse(&run.arg(0)), &options)?;
+    let loaded = load_images(store, &Place::parse(&run.arg(0)), &options)
+        .with_context(|| format!("cannot load `{}`", run.arg(0)))?;
     if run.json() {
         run.out.json(&loaded)?;
         return Ok(0);

@@ -78,6 +78,10 @@ pub(crate) enum ImageError {
     Escapes(String),
     #[error("media type `{0}` is not supported")]
     MediaType(String),
+    #[error("digest `{0}` is not supported")]
+    BadDigest(String),
+    #[error("the configuration `{0}` names no layers")]
+    NoLayers(String),
     #[error("layer {digest} may not be distributed, and its content is elsewhere ({media_type})")]
     Foreign { digest: String, media_type: String },
     #[error("the layers of image `{0}` are not complete in this store")]
@@ -134,6 +138,16 @@ impl ImageError {
             Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::WrongDiffId { .. } => {
                 "the file is damaged or was changed; get it again"
             }
+            Self::Missing(_)
+            | Self::BadJson { .. }
+            | Self::LayerCount { .. }
+            | Self::BadDigest(_)
+            | Self::NoLayers(_)
+            | Self::Empty(_) => {
+                "this is no whole image; save it again with `podman save`, `docker save` or \
+                 `skopeo copy`"
+            }
+            Self::Escapes(_) => "do not trust this file: whole images hold all that they name",
             Self::Foreign { .. } => {
                 "save the image with its foreign layers included (for instance `skopeo copy \
                  --preserve-digests` from its registry), then load that"

@@ -252,7 +252,7 @@ pub(crate) fn diff_ids(config: &Config, path: &str) -> Result<Vec<Digest>, Image
     let rootfs = config
         .rootfs
         .as_ref()
-        .ok_or_else(|| ImageError::MediaType(format!("a configuration without layers ({path})")))?;
+        .ok_or_else(|| ImageError::NoLayers(path.to_owned()))?;
     rootfs.diff_ids.iter().map(|id| parse_digest(id)).collect()
 }
 
@@ -284,7 +284,7 @@ pub(crate) fn parse_digest(text: &str) -> Result<Digest, ImageError> {
     text.parse::<Digest>()
         .ok()
         .filter(|digest| digest.algorithm() == "sha256")
-        .ok_or_else(|| ImageError::MediaType(format!("digest {text}")))
+        .ok_or_else(|| ImageError::BadDigest(text.to_owned()))
 }
 
 fn blob_path(digest: &Digest) -> String {

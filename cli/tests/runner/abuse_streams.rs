@@ -278,3 +278,96 @@ fn root_streams_that_never_end_are_cut_off_by_the_disk() {
     place.own(&["import-layer"], &small).ok();
     run(Command::new("df").arg(place.graph()), b"").ok();
 }
+
+/// Image files that point elsewhere, contradict themselves or stop early.
+#[test]
+fn root_hostile_image_files_are_refused_and_leave_nothing() {
+    if !can_run(&[]) {
+        return;
+    }
+    let place = Place::new("vfs");
+    let layer = tar_of(&[("f", Some(b"x"))]);
+    let id = plywood::Digest::sha256(&layer).to_string();
+    let config = |ids: &[&str]| {
+        let rootfs = serde_json::json!({"type": "layers", "diff_ids": ids});
+        serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).to_string()
+    };
+    let manifest = |config: &str, layers: &[&str]| {
+        serde_json::json!([{"Config": config, "RepoTags": ["x:1"], "Layers": layers}]).to_string()
+    };
+    let usual = manifest("c.json", &["l.tar"]);
+    let deep = "[".repeat(100_000);
+    for (what, manifest, config, expected) in [
+        (
+            "layer above",
+            manifest("c.json", &["../../etc/passwd"]),
+            config(&[&id]),
+            "leaves",
+        ),
+        (
+            "layer of the host",
+            manifest("c.json", &["/etc/passwd"]),
+            config(&[&id]),
+            "leaves",
+        ),
+        (
+            "config of the host",
+            manifest("/etc/passwd", &["l.tar"]),
+            config(&[&id]),
+            "leaves",
+        ),
+        (
+            "no such layer",
+            manifest("c.json", &["none"]),
+            config(&[&id]),
+            "`none` is missing",
+        ),
+        (
+            "too many layers",
+            manifest("c.json", &["l.tar", "l.tar"]),
+            config(&[&id]),
+            "lists 2",
+        ),
+        (
+            "no layers",
+            usual.clone(),
+            "{}".to_owned(),
+            "names no layers",
+        ),
+        (
+            "digest is a path",
+            usual.clone(),
+            config(&["sha256:../../x"]),
+            "sha256:../../x",
+        ),
+        ("other digest", usual.clone(), config(&["md5:00"]), "md5:00"),
+        (
+            "half",
+            usual[..20].to_owned(),
+            config(&[&id]),
+            "not valid JSON",
+        ),
+        ("none", "[]".to_owned(), config(&[&id]), "holds no image"),
+        ("deep", usual.clone(), deep.clone(), "not valid JSON"),
+        ("deep manifest", deep, config(&[&id]), "not valid JSON"),
+    ] {
+        let archive = archive(&layer, &config, &manifest);
+        fs::write(place.path("i.tar"), archive).unwrap();
+        let answer = place.plywood(&["image", "load", "i.tar"]);
+        let text = refused_with_hint(&answer);
+        assert!(text.contains("`i.tar`"), "{what}: {text}");
+        assert!(text.contains(expected), "{what}: {text}");
+    }
+    for kind in ["images", "layers"] {
+        assert_eq!(place.plywood(&[kind]).ok().out, "");
+    }
+    check_store(&place, false);
+}
+
+fn archive(layer: &[u8], config: &str, manifest: &str) -> Vec<u8> {
+    tar_of(&[
+        ("l.tar", Some(layer)),
+        ("c.json", Some(config.as_bytes())),
+        ("manifest.json", Some(manifest.as_bytes())),
+    ])
+}
