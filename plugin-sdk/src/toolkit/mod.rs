@@ -10,6 +10,6 @@ mod usage;
 
 pub use places::{Held, Places};
 pub use private_mount::{is_mount_point, make_private, undo_private};
-pub use remove::remove_tree;
+pub use remove::{remove_tree, remove_tree_at};
 pub use temp_dir::TempDir;
 pub use usage::tree_usage;

@@ -2,7 +2,7 @@
 //! Removal of whole trees.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs, io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -55,14 +55,23 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };
-    let top = match rustix::fs::unlinkat(&parent, &name, AtFlags::empty()) {
+    Ok(remove_tree_at(parent, &name)?)
+}
+
+/// As [`remove_tree`], for `name` in an open directory, and without making anything accessible.
+///
+/// # Errors
+/// What cannot be removed; the rest of the tree may be gone by then.
+pub fn remove_tree_at(parent: impl AsFd, name: &CStr) -> Result<(), Errno> {
+    let parent = parent.as_fd();
+    let top = match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         // Linux says EISDIR, POSIX says EPERM; a file that may not be removed says that, too.
-        Err(error @ (Errno::ISDIR | Errno::PERM)) => match open_child(parent.as_fd(), &name) {
-            Err(Errno::NOTDIR | Errno::LOOP) => return Err(error.into()),
+        Err(error @ (Errno::ISDIR | Errno::PERM)) => match open_child(parent, name) {
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(error),
             other => other?,
         },
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let mut remover = Remover {
         top: &top,
@@ -75,12 +84,11 @@ fn remove(path: &Path) -> io::Result<()> {
             break;
         }
     }
-    gone(rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR))?;
-    Ok(())
+    gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
 }
 
 /// Opens a directory, but no mount: what is mounted belongs to somebody else.
-fn open_child(parent: BorrowedFd<'_>, name: &CString) -> Result<OwnedFd, Errno> {
+fn open_child(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_XDEV;
     match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
@@ -135,7 +143,7 @@ impl Remover<'_> {
         Ok(())
     }
 
-    fn move_up(&mut self, directory: BorrowedFd<'_>, name: &CString) -> Result<(), Errno> {
+    fn move_up(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
         loop {
             self.moved += 1;
             let new = format!(".deep-{}", self.moved);

@@ -3,10 +3,12 @@
 
 use std::{
     cell::Cell,
+    ffi::CString,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     rc::Rc,
 };
 
+use plywood_plugin_sdk::toolkit;
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat},
     io::{Errno, Result},
@@ -145,19 +147,9 @@ pub(super) fn open_child(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
 ///
 /// Links are removed, never followed. What is not there is fine.
 pub(super) fn remove_tree(parent: impl AsFd, name: &[u8]) -> Result<()> {
-    let parent = parent.as_fd();
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-        // Linux says EISDIR, POSIX says EPERM.
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(error) => return Err(error),
-    }
-    let child = open_child(parent, name)?;
-    for (entry, _) in children(&child)? {
-        remove_tree(&child, &entry)?;
-    }
-    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Err(Errno::NOENT) => Ok(()),
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    match toolkit::remove_tree_at(parent, &name) {
+        Err(Errno::NOTDIR) => Ok(()),
         answer => answer,
     }
 }
@@ -197,4 +189,24 @@ fn children(directory: impl AsFd) -> Result<Vec<(Vec<u8>, FileType)>> {
         found.push((name.to_vec(), kind));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream reaches any depth through its own links, and then replaces the top.
+    #[test]
+    fn what_is_replaced_may_be_deeper_than_files_can_be_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let top = rustix::fs::open(root.path(), DIRECTORY, Mode::empty()).unwrap();
+        let mut at = top.try_clone().unwrap();
+        for _ in 0..1500 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = open_child(&at, b"d").unwrap();
+        }
+        remove_tree(&top, b"d").unwrap();
+        remove_tree(&top, b"d").unwrap();
+        assert_eq!(children(&top).unwrap(), []);
+    }
 }
