@@ -4,6 +4,7 @@
 
 pub mod archive;
 mod big_data;
+mod channel;
 pub mod config;
 pub mod containers;
 mod digest;

@@ -10,11 +10,13 @@ use std::{
     mem, thread,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use flate2::{Compress, Compression as Level, Crc, FlushCompress, Status};
 
 use super::{Compression, stream::output_error};
-use crate::{Error, ErrorKind, Result};
+use crate::{
+    Error, ErrorKind, Result,
+    channel::{Receiver, Sender, bounded},
+};
 
 /// What one thread compresses at a time.
 const BLOCK: usize = 256 << 10;
@@ -99,7 +101,7 @@ fn zstandard<T>(
 fn write_zstd(blocks: &Receiver<Block>, out: &mut (dyn Write + Send)) -> Result<()> {
     let mut encoder = zstd::Encoder::new(&mut *out, ZSTD_LEVEL).map_err(output_error)?;
     encoder.include_checksum(true).map_err(output_error)?;
-    for block in blocks {
+    for block in blocks.iter() {
         encoder.write_all(&block.data).map_err(output_error)?;
         if block.last {
             encoder.finish().map_err(output_error)?;
@@ -213,7 +215,7 @@ struct Deflated {
 
 fn compress_jobs(jobs: &Receiver<Job>) {
     let mut deflate = Compress::new(Level::new(GZIP_LEVEL), false);
-    for job in jobs {
+    for job in jobs.iter() {
         // The writer is gone only when it failed, and then it needs no answer.
         drop(job.answer.send(compress(&mut deflate, &job.block)));
     }
@@ -264,7 +266,7 @@ fn write_gzip(
         .map_err(output_error)?;
     let mut crc = Crc::new();
     for piece in pieces {
-        let Ok(deflated) = piece.recv() else {
+        let Some(deflated) = piece.recv() else {
             break;
         };
         let deflated = deflated?;

@@ -12,14 +12,17 @@ use std::{
 };
 
 use base64_simd::STANDARD;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use flate2::bufread::MultiGzDecoder;
 
 use super::{
     files::{Content, Roots},
     parse::{Entries, Entry, FileEntry, RecordError},
 };
-use crate::{Error, ErrorKind, Result, archive::stream::output_error};
+use crate::{
+    Error, ErrorKind, Result,
+    archive::stream::output_error,
+    channel::{Receiver, Sender, bounded},
+};
 
 /// The unit in which the stream moves between threads.
 const CHUNK: usize = 256 << 10;
@@ -106,7 +109,7 @@ fn write_in_order(
             .map_err(output_error)?;
         total += chunk.used as u64;
         // A full queue means that enough chunks are free.
-        drop(recycle.try_send(chunk));
+        recycle.offer(chunk);
         Ok(())
     };
     for slot in slots {
@@ -142,13 +145,13 @@ struct Gap {
 impl Chunk {
     fn new(free: &Receiver<Chunk>) -> Self {
         match free.try_recv() {
-            Ok(mut chunk) => {
+            Some(mut chunk) => {
                 chunk.used = 0;
                 chunk.gaps.clear();
                 chunk.names.clear();
                 chunk
             }
-            Err(_) => Self {
+            None => Self {
                 bytes: vec![0; CHUNK].into_boxed_slice(),
                 used: 0,
                 gaps: Vec::new(),
@@ -297,7 +300,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn run(self) {
-        for job in &self.jobs {
+        for job in self.jobs.iter() {
             // The writer is gone only when it failed, and then it needs no answer.
             match job {
                 Job::Fill(chunk, answer) => drop(answer.send(self.fill(chunk))),
