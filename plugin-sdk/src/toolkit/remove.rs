@@ -130,7 +130,7 @@ impl Remover<'_> {
             if kind != FileType::Directory {
                 gone(rustix::fs::unlinkat(directory, name, AtFlags::empty()))?;
             } else if depth >= DEEPEST {
-                self.move_up(directory, &name.to_owned())?;
+                self.move_up(directory, name)?;
             } else {
                 let name = name.to_owned();
                 match open_child(directory, &name) {
