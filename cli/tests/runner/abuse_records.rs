@@ -217,3 +217,29 @@ fn root_objects_that_are_not_there_are_named() {
     place.plywood(&["delete-layer", "eeee"]).ok();
     check_store(&place, false);
 }
+
+/// What images and containers need is not collected because its record was lost.
+#[test]
+fn root_lost_layer_records_are_no_reason_to_delete_layers() {
+    if !can_run(&[]) {
+        return;
+    }
+    for driver in DRIVERS {
+        let place = Place::new(driver);
+        seed(&place);
+        let known = place.plywood(&["storage-layers"]).ok().out;
+        let file = place.graph().join(format!("{driver}-layers/layers.json"));
+        let moved = place.path("layers.json");
+        fs::rename(&file, &moved).unwrap();
+        let answer = place.plywood(&["gc"]);
+        assert!(
+            refused_with_hint(&answer).contains("needs it"),
+            "{answer:?}"
+        );
+        assert_eq!(place.plywood(&["storage-layers"]).ok().out, known);
+        fs::rename(&moved, &file).unwrap();
+        place.plywood(&["gc"]).ok();
+        check_store(&place, false);
+        assert_eq!(place.plywood(&["storage-layers"]).ok().out, known);
+    }
+}

@@ -34,17 +34,29 @@ impl LayersWrite<'_> {
         Ok((reclaimed, reaper))
     }
 
-    pub(super) fn collect_unrecorded(&mut self) -> Result<(Vec<String>, Reaper)> {
-        let shared = Arc::clone(&self.shared);
-        let mut reclaimed = Vec::new();
+    /// Layers that have content and no record, when crashes have been cleaned up after.
+    pub(crate) fn without_record(&mut self) -> Result<BTreeSet<LayerId>> {
+        self.fresh()?;
+        self.sweep()?;
+        self.unrecorded()
+    }
+
+    fn unrecorded(&self) -> Result<BTreeSet<LayerId>> {
         let mut ids = BTreeSet::new();
-        if let Some(driver) = &shared.driver
+        if let Some(driver) = &self.shared.driver
             && driver.capabilities().list
         {
             ids.extend(driver.list()?);
         }
-        ids.extend(files_of_layers(&shared.dir)?);
+        ids.extend(files_of_layers(&self.shared.dir)?);
         ids.retain(|id| self.table.get(id.as_str()).is_none());
+        Ok(ids)
+    }
+
+    pub(super) fn collect_unrecorded(&mut self) -> Result<(Vec<String>, Reaper)> {
+        let shared = Arc::clone(&self.shared);
+        let mut reclaimed = Vec::new();
+        let ids = self.unrecorded()?;
         reclaimed.extend(
             ids.iter()
                 .map(|id| format!("layer {id}, which has no record")),

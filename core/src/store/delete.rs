@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Removing layers, images and containers safely.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+
+use plywood_plugin_sdk::LayerId;
 
 use super::{Container, Store, remove_orphan};
 use crate::{
@@ -139,7 +141,8 @@ impl Store {
     /// Removes what belongs to no record, left behind by crashes; says what that was.
     ///
     /// # Errors
-    /// The first failure; the rest is tried all the same.
+    /// `Corrupt` when an image or container needs a layer that lost its record: no layer is
+    /// collected then. Otherwise the first failure; the rest is tried all the same.
     pub fn garbage_collect(&self) -> Result<Vec<String>> {
         let mut report = Vec::new();
         let mut failure = None;
@@ -158,7 +161,10 @@ impl Store {
         let layer_store = self.layer_store()?;
         let reaper = {
             let mut held = Held::nothing();
-            let (mut layers, _) = layer_store.write(&mut held)?;
+            let (mut layers, mut held) = layer_store.write(&mut held)?;
+            let (images, mut held) = self.images.read(&mut held)?;
+            let (containers, _) = self.containers.read(&mut held)?;
+            check_records(&layers.without_record()?, &images, &containers)?;
             let (mut reclaimed, reaper) = layers.garbage_collect()?;
             report.append(&mut reclaimed);
             reaper
@@ -200,6 +206,30 @@ fn remove_orphans(
     for orphan in orphans? {
         remove_orphan(&orphan)?;
         report.push(orphan.display().to_string());
+    }
+    Ok(())
+}
+
+/// Content without a record that something needs is no leftover: the records were lost, and those
+/// of the layers below it with them.
+fn check_records(
+    lost: &BTreeSet<LayerId>,
+    images: &ImagesView<'_>,
+    containers: &ContainersView,
+) -> Result<()> {
+    for layer in lost.iter().map(LayerId::as_str) {
+        let image = images.own_by_layer(layer).next();
+        let owner = match (image, containers.by_layer(layer)) {
+            (Some(image), _) => format!("image {}", image.id),
+            (None, Some(container)) => format!("container {}", container.id),
+            (None, None) => continue,
+        };
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("layer {layer} has no record, but {owner} needs it: no layer is collected"),
+        )
+        .subject(layer)
+        .hint("restore the records of the layers from a backup, or delete what needs them first"));
     }
     Ok(())
 }
