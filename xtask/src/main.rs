@@ -10,6 +10,7 @@ mod bench;
 mod corpus;
 mod demo;
 mod image;
+mod layers;
 mod lint;
 mod run;
 mod setup;
@@ -37,6 +38,8 @@ enum Task {
     Bench(bench::Options),
     /// Runs the conformance suite over every driver, loaded and linked in.
     Conformance,
+    /// Imports real layers with both tools and compares records, trees and exports.
+    Layers(layers::Options),
     /// Lets two plywood and two containers-storage processes work on one store.
     Soak(soak::Options),
     /// Checks house rules that no compiler knows.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Conformance => test::conformance(),
+        Task::Layers(options) => layers::run(&options),
         Task::Soak(options) => soak::run(&options),
         Task::Lint => lint::run(),
         Task::Corpus { directory, which } => corpus::make(&directory, &which),

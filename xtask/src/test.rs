@@ -6,11 +6,11 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{demo, lint, run, setup, soak};
+use crate::{demo, layers, lint, run, setup, soak};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Leaves out what takes minutes: the soak, the demo and the feature matrix.
+    /// Leaves out what takes minutes: soak, demo, real layers and the feature matrix.
     #[arg(long)]
     quick: bool,
 }
@@ -53,7 +53,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report.skipped.push("conformance (mounts need root)");
     }
     if options.quick {
-        report.skipped.push("features, demo, soak (--quick)");
+        report
+            .skipped
+            .push("features, demo, real layers, soak (--quick)");
     } else {
         step("embedded drivers", || {
             run::cargo(&[
@@ -67,6 +69,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         })?;
         if root {
             step("demo", || demo::run(&demo::Options::for_tests()))?;
+            step("real layers", || {
+                layers::run(&layers::Options {
+                    layers: "base".into(),
+                    corpus: None,
+                    dev: true,
+                })
+            })?;
             step("soak", || {
                 for driver in ["overlay", "vfs"] {
                     soak::run(&soak::Options {
@@ -78,7 +87,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 Ok(())
             })?;
         } else {
-            report.skipped.push("demo, soak (mounts need root)");
+            report
+                .skipped
+                .push("demo, real layers, soak (mounts need root)");
         }
     }
     for skipped in &report.skipped {
