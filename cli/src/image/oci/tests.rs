@@ -160,7 +160,7 @@ fn what_cannot_be_trusted_is_refused() {
         gzip.clone(),
         &json!({"digest": "sha256:../../../../etc/passwd"}),
     );
-    assert!(matches!(refused(escaping), ImageError::MediaType(_)));
+    assert!(matches!(refused(escaping), ImageError::BadDigest(_)));
 
     let hex = gzip["digest"].as_str().unwrap()["sha256:".len()..].to_owned();
     let blob = dir.join("blobs/sha256").join(hex);
