@@ -5,11 +5,6 @@
     clippy::unwrap_used,
     reason = "helpers of tests do as tests do"
 )]
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "helpers of tests do as tests do"
-)]
 
 mod driver_mounts;
 mod export_assemble;
@@ -17,6 +12,11 @@ mod export_roundtrip;
 mod export_support;
 mod export_walk;
 mod hostile_records;
+mod import_hostile;
+mod import_interop;
+mod import_support;
+mod import_unpack;
+mod layers_content;
 mod layers_crash;
 mod layers_interop;
 mod layers_meanwhile;

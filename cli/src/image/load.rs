@@ -268,10 +268,10 @@ fn put(
         ..PutOptions::default()
     };
     match store.put_layer_with(new, &mut reader, options) {
-        Ok(_) => Ok(()),
-        // Another program loaded the same layer meanwhile.
+        Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::DuplicateId => {
-            Ok(check_known(&store.layer(id)?, plan, at)?)
+            check_known(&store.layer(id)?, plan, at)?;
+            Ok(false)
         }
         Err(error) => Err(error).with_context(|| format!("cannot store layer {}", at + 1)),
     }

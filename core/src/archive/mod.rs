@@ -4,17 +4,26 @@
 //! Everything here works on untrusted input: no entry reaches a file outside the target directory,
 //! every refusal names the entry, and memory does not grow with the size of the stream.
 
+pub mod codec;
 mod compare;
+pub mod detect;
 pub mod encode;
 pub mod error;
 mod exchange;
 mod gotar;
+pub mod header;
 pub mod import;
 mod lowers;
+pub(crate) mod names;
 pub mod pack;
+pub mod pax;
+mod pipeline;
 pub(crate) mod quote;
+pub(crate) mod reader;
+mod sparse;
 pub(crate) mod stream;
 mod tree;
+pub(crate) mod unpack;
 pub mod walk;
 
 /// How a layer's stream is compressed; the numbers are those of `compression` in `layers.json`.

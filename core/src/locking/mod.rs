@@ -143,7 +143,7 @@ impl<L: Level> StoreLock<L> {
         &self,
         held: Held<'held, B>,
     ) -> Result<(ReadGuard<'held, L>, Held<'held, L>)> {
-        Ok((self.acquire(LockKind::Shared)?, held.inward()))
+        Ok((self.acquire(LockKind::Shared)?, held.deeper()))
     }
 
     /// As [`StoreLock::write`], giving the proof up: for functions that return guards of several
@@ -155,7 +155,7 @@ impl<L: Level> StoreLock<L> {
         &self,
         held: Held<'held, B>,
     ) -> Result<(WriteGuard<'held, L>, Held<'held, L>)> {
-        Ok((self.acquire_write()?, held.inward()))
+        Ok((self.acquire_write()?, held.deeper()))
     }
 
     fn acquire_write<'held>(&self) -> Result<WriteGuard<'held, L>> {

@@ -157,8 +157,11 @@ impl<'outer, L: Level> Held<'outer, L> {
         Held(PhantomData, PhantomData)
     }
 
-    /// The proof for the next lock, in place of this one.
-    pub(super) fn inward<M: Level>(self) -> Held<'outer, M> {
+    /// The proof for a lock further in, when there turns out to be none in between to take.
+    pub fn deeper<M: Level>(self) -> Held<'outer, M>
+    where
+        L: Before<M>,
+    {
         Held(self.0, PhantomData)
     }
 

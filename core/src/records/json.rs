@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt, io};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
+    de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor},
     ser::SerializeMap,
 };
 use serde_json::{
@@ -174,45 +174,33 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
-/// Hands the members of each object in a JSON array (or `null`) to `take`, until it fails.
-///
-/// The outer result is about the JSON, the inner one is that of `take`, which is looked at first.
-pub(crate) fn each_object<'a, E>(
-    text: &'a str,
-    take: impl FnMut(Members<'a>) -> Result<(), E>,
-) -> Result<serde_json::Result<()>, E> {
-    let mut failure = None;
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let parsed = (&mut deserializer)
-        .deserialize_any(Objects {
-            take,
-            failure: &mut failure,
-        })
-        .and_then(|()| deserializer.end());
-    failure.map_or(Ok(parsed), Err)
+/// Hands over the members of each object in a JSON array (or `null`), until told to stop.
+pub(crate) fn for_each_record<'de>(
+    text: &'de str,
+    take: impl FnMut(Members<'de>) -> bool,
+) -> serde_json::Result<()> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    parser.deserialize_any(Records(take))?;
+    parser.end()
 }
 
-struct Objects<'f, F, E> {
-    take: F,
-    failure: &'f mut Option<E>,
-}
+struct Records<F>(F);
 
-impl<'de, E, F: FnMut(Members<'de>) -> Result<(), E>> Visitor<'de> for Objects<'_, F, E> {
+impl<'de, F: FnMut(Members<'de>) -> bool> Visitor<'de> for Records<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of records")
+        f.write_str("a list of records (a JSON array)")
     }
 
-    fn visit_unit<X>(self) -> Result<(), X> {
+    fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<(), A::Error> {
-        while let Some(members) = array.next_element()? {
-            if let Err(error) = (self.take)(members) {
-                *self.failure = Some(error);
-                break;
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        while let Some(members) = list.next_element()? {
+            if !(self.0)(members) {
+                return Err(de::Error::custom("stopped"));
             }
         }
         Ok(())

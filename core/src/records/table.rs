@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::{
     MemberError, Members,
-    json::{decode_text, each_object},
-    names, to_go_json,
+    json::{decode_text, for_each_record, to_go_json_sized},
+    names,
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -131,7 +131,7 @@ impl<R: Record> Table<R> {
                 changed: false,
                 size: 0,
             });
-            for record in read_records::<R>(path, *durability)? {
+            table.files[number].size = read_records(path, *durability, |record| {
                 table.add_loaded(record, number);
             })?;
         }
@@ -356,50 +356,56 @@ impl<R: Record> Table<R> {
     }
 }
 
-fn read_records<R: Record>(path: &Path, durability: Durability) -> Result<Vec<R>> {
+/// Reads the records of a file one by one; returns the bytes of the file.
+fn read_records<R: Record>(
+    path: &Path,
+    durability: Durability,
+    take: impl FnMut(R),
+) -> Result<usize> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(Error::io("cannot read", path, error)),
     };
-    if bytes.is_empty() {
+    let size = bytes.len();
+    if size > 0 {
+        parse_records(&decode_text(bytes), path, take)?;
+    } else if !R::EMPTY_IS_VALID && durability == Durability::Full {
         // Volatile records are never synchronised, and are not missed after a power cut.
-        if R::EMPTY_IS_VALID || durability == Durability::None {
-            return Ok(Vec::new());
-        }
         return Err(emptied::<R>(path));
     }
     Ok(size)
 }
 
-fn parse_records<R: Record>(text: &str, path: &Path) -> Result<Vec<R>> {
-    let mut records = Vec::new();
-    let parsed = each_object(text, |members| -> Result<()> {
-        let record = R::read(members).map_err(|error| {
-            let at = error
-                .at
-                .saturating_sub(text.as_ptr().addr())
-                .min(text.len());
-            let before = &text.as_bytes()[..at];
-            let line = 1 + memchr::memchr_iter(b'\n', before).count();
-            let column = at - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1) + 1;
-            let place = format!(
-                "line {line}, column {column}: member `{}` of record {}",
-                error.member,
-                records.len() + 1
-            );
-            damaged::<R>(path, &place).caused_by(error.source)
-        })?;
-        records.push(record);
-        Ok(())
-    })?;
-    match parsed {
-        Ok(()) => Ok(records),
-        Err(error) => {
-            let place = format!("line {}, column {}", error.line(), error.column());
-            Err(damaged::<R>(path, &place).caused_by(error))
+fn parse_records<R: Record>(text: &str, path: &Path, mut take: impl FnMut(R)) -> Result<()> {
+    let mut wrong = None;
+    let mut number = 0;
+    let parsed = for_each_record(text, |members| {
+        number += 1;
+        match R::read(members) {
+            Ok(record) => take(record),
+            Err(error) => wrong = Some(error),
         }
+        wrong.is_none()
+    });
+    if let Some(error) = wrong {
+        let at = error
+            .at
+            .saturating_sub(text.as_ptr().addr())
+            .min(text.len());
+        let before = &text.as_bytes()[..at];
+        let line = 1 + memchr::memchr_iter(b'\n', before).count();
+        let column = at - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1) + 1;
+        let place = format!(
+            "line {line}, column {column}: member `{}` of record {number}",
+            error.member
+        );
+        return Err(damaged::<R>(path, &place).caused_by(error.source));
     }
+    parsed.map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        damaged::<R>(path, &place).caused_by(error)
+    })
 }
 
 fn damaged<R: Record>(path: &Path, place: &str) -> Error {

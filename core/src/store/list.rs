@@ -4,7 +4,6 @@
 use super::{Container, Image, Layer, MultiListOptions, MultiListResult, Store};
 use crate::{
     Digest, Error, ErrorKind, Result,
-    layers::LayersView,
     locking::order::{Held, RoImages, RoLayers},
 };
 
