@@ -299,11 +299,13 @@ fn take_lock(lock: &File, path: &Path) -> Result<bool> {
 }
 
 fn create_root(root: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(root)
-        .at("cannot create directory", root)
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(root);
+    match created {
+        // It was there, and another process removed it before it was looked at: what follows finds
+        // out and tries again.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.at("cannot create directory", root),
+    }
 }
 
 /// Removes `root` when it is empty: the link repair of containers/storage 1.43 takes every

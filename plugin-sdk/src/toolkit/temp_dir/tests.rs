@@ -155,6 +155,30 @@ fn a_go_process_leaves_a_place_of_ours_alone() {
 }
 
 #[test]
+fn places_come_and_go_side_by_side_with_their_root() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("tmp");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    TempDir::create(&root).unwrap().close().unwrap();
+                }
+            });
+        }
+    });
+    assert!(!root.exists());
+}
+
+#[test]
+fn a_root_that_is_a_file_is_an_error() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("tmp");
+    fs::write(&root, "").unwrap();
+    assert!(TempDir::create(&root).is_err());
+}
+
+#[test]
 fn a_place_of_a_killed_process_is_reclaimed() {
     let top = tempfile::tempdir().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
