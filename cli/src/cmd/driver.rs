@@ -230,13 +230,19 @@ fn try_one(registry: &Registry, name: &str, mut request: OpenRequest, root: &Pat
     request.run_dir = root.join(format!("{name}-run"));
     let (suitable, text) = match registry.open(name, request) {
         Ok(driver) => {
-            let status = driver.status().unwrap_or_default();
-            let text: Vec<String> = status.iter().map(|(k, v)| format!("{k}: {v}")).collect();
+            let status = driver.status();
             // The home may be a mount, which would keep the scratch directory from going.
             if let Err(error) = driver.close() {
                 note(format!("warning: cannot close driver {name}: {error}"));
             }
-            (true, text.join(", "))
+            match status {
+                Ok(pairs) => {
+                    let text: Vec<String> =
+                        pairs.iter().map(|(k, v)| format!("{k}: {v}")).collect();
+                    (true, text.join(", "))
+                }
+                Err(error) => (false, crate::hints::one_line(&error)),
+            }
         }
         Err(error) => (false, crate::hints::one_line(&error)),
     };
