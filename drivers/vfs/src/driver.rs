@@ -12,13 +12,10 @@ use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, IoContext,
     LayerId, MountPlan, MountRequest, MountStep, MountSteps, OpenRequest, Removed, Result, Staged,
     UnpackTarget, Usage,
-    toolkit::{self, Held, Places, TempDir, temp_dir},
+    toolkit::{self, CopyOptions, Held, Places, TempDir, temp_dir},
 };
 
-use crate::{
-    config::Config,
-    copy::{CopyOptions, copy_tree},
-};
+use crate::config::Config;
 
 /// Mode of a base layer's root, before the umask.
 const ROOT_MODE: u32 = 0o555;
@@ -114,8 +111,9 @@ impl VfsDriver {
         if let Some(source) = source {
             let options = CopyOptions {
                 ignore_chown_errors: self.config.ignore_chown_errors,
+                ..CopyOptions::default()
             };
-            copy_tree(&source, &content, options)?;
+            toolkit::copy_tree(&source, &content, options)?;
         } else if (uid, gid) != (0, 0) {
             lchown(&content, Some(uid), Some(gid)).at("cannot change the owner of", &content)?;
         }

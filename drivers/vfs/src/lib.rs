@@ -12,7 +12,6 @@
 //! ```
 
 mod config;
-mod copy;
 mod driver;
 
 use plywood_plugin_sdk::{Driver, OpenRequest, Plugin, Result};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What several drivers need.
 
+mod copy;
 pub mod mountinfo;
 mod places;
 mod private_mount;
@@ -8,6 +9,7 @@ mod remove;
 pub mod temp_dir;
 mod usage;
 
+pub use copy::{CopiedXattrs, CopyOptions, copy_tree};
 pub use places::{Held, Places};
 pub use private_mount::{is_mount_point, make_private, undo_private};
 pub use remove::{remove_tree, remove_tree_at};

@@ -91,3 +91,35 @@ fn a_failure_names_the_file() {
     );
     assert_eq!(error.errno, Some(Errno::EXIST.raw_os_error()));
 }
+
+#[test]
+fn root_every_attribute_of_everything_is_kept_when_asked_for() {
+    let (_root, from, to) = tree();
+    std::os::unix::fs::symlink("x", from.join("symlink")).unwrap();
+    fs::mknodat(CWD, from.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    std_fs::write(from.join("file"), b"x").unwrap();
+    let names = ["symlink", "fifo", "file", "."];
+    for name in names {
+        let set = fs::lsetxattr(from.join(name), "trusted.a", b"b", fs::XattrFlags::empty());
+        if set == Err(Errno::PERM) {
+            return;
+        }
+        set.unwrap();
+    }
+    copy_tree(&from, &to, CopyOptions::default()).unwrap();
+    let value = |name: &str, buffer: &mut [u8]| fs::lgetxattr(to.join(name), "trusted.a", buffer);
+    for name in names {
+        assert_eq!(value(name, &mut [0; 8]), Err(Errno::NODATA), "{name}");
+    }
+    for name in ["symlink", "fifo", "file"] {
+        std_fs::remove_file(to.join(name)).unwrap();
+    }
+    let options = CopyOptions {
+        xattrs: CopiedXattrs::All,
+        ..CopyOptions::default()
+    };
+    copy_tree(&from, &to, options).unwrap();
+    for name in names {
+        assert_eq!(value(name, &mut [0; 8]), Ok(1), "{name}");
+    }
+}

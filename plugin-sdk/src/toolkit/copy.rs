@@ -1,37 +1,67 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Copies a tree with everything that a layer keeps: holes, hard links, owners, modes, times to
-//! the nanosecond, devices, sockets, and the extended attributes that a layer's tar would carry.
+//! the nanosecond, devices, sockets, and extended attributes.
 
 use std::{
     collections::HashMap,
     ffi::{CStr, CString, OsStr},
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
-use plywood_plugin_sdk::{DriverError, IoContext, Result};
 use rustix::{
     fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps},
     io::Errno,
 };
 
+use crate::{DriverError, IoContext, Result};
+
 mod data;
 
 /// How a tree is copied.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CopyOptions {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyOptions {
     /// A file whose owner cannot be set keeps the copier's.
-    pub(crate) ignore_chown_errors: bool,
+    pub ignore_chown_errors: bool,
+    /// Which extended attributes are copied.
+    pub xattrs: CopiedXattrs,
+}
+
+/// Which extended attributes [`copy_tree`] copies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CopiedXattrs {
+    /// Those that a layer's tar would carry: `user.*` and `security.capability`, of files and
+    /// directories.
+    #[default]
+    OfLayers,
+    /// Every one, of everything.
+    All,
+}
+
+impl CopiedXattrs {
+    fn includes(self, name: &[u8]) -> bool {
+        self == Self::All || name == b"security.capability" || name.starts_with(b"user.")
+    }
 }
 
 /// Copies what is in `from` into the directory `to`, which exists and is empty, and gives `to` the
 /// attributes of `from`.
-pub(crate) fn copy_tree(from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+///
+/// # Behavior
+/// - Symbolic links are copied, never followed; other file systems that are mounted below `from`
+///   are copied too.
+/// - Files share their extents where the file system can do that.
+/// - The depth of the tree does not matter.
+///
+/// # Errors
+/// What the file system reports; `to` is incomplete then.
+pub fn copy_tree(from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
     let root = Pair {
         from: open_dir(CWD, from.as_os_str()).at("cannot open", from)?,
         to: open_dir(CWD, to.as_os_str()).at("cannot open", to)?,
@@ -237,6 +267,7 @@ impl Copier<'_> {
         let target = fs::readlinkat(&pair.from, name, Vec::new())?;
         fs::symlinkat(target, &pair.to, name)?;
         self.owner_at(pair, name, stat)?;
+        self.xattrs_at(pair, name)?;
         fs::utimensat(&pair.to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
     }
@@ -248,6 +279,7 @@ impl Copier<'_> {
             fs::mknodat(&pair.to, name, kind, Mode::RUSR | Mode::WUSR, stat.st_rdev)?;
             self.owner_at(pair, name, stat)?;
             fs::chmodat(&pair.to, name, mode, AtFlags::empty())?;
+            self.xattrs_at(pair, name)?;
             fs::utimensat(&pair.to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
             Ok(None)
         })?;
@@ -272,10 +304,62 @@ impl Copier<'_> {
         let (uid, gid) = owner(stat);
         self.tolerated(fs::fchown(to, Some(uid), Some(gid)))?;
         fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
-        copy_xattrs(from, to)?;
+        self.xattrs(from, to)?;
         fs::futimens(to, &times(stat))?;
         Ok(())
     }
+
+    fn xattrs(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+        let query = || fs::flistxattr_query(from);
+        let names = read_all(query, |buffer| fs::flistxattr(from, buffer));
+        self.each_xattr(names, |name| {
+            let query = || fs::fgetxattr_query(from, name);
+            let value = read_all(query, |buffer| fs::fgetxattr(from, name, buffer))?;
+            fs::fsetxattr(to, name, &value, fs::XattrFlags::empty())
+        })
+    }
+
+    /// The same for what cannot be opened to be read. The kernel has no call that takes a
+    /// directory and a name before 6.13, but its list of descriptors is as good.
+    fn xattrs_at(&self, pair: &Pair, name: &CStr) -> io::Result<()> {
+        if self.options.xattrs == CopiedXattrs::OfLayers {
+            return Ok(());
+        }
+        let (from, to) = (&path_at(&pair.from, name), &path_at(&pair.to, name));
+        let query = || fs::llistxattr_query(from);
+        let names = read_all(query, |buffer| fs::llistxattr(from, buffer));
+        self.each_xattr(names, |name| {
+            let query = || fs::lgetxattr_query(from, name);
+            let value = read_all(query, |buffer| fs::lgetxattr(from, name, buffer))?;
+            fs::lsetxattr(to, name, &value, fs::XattrFlags::empty())
+        })
+    }
+
+    fn each_xattr(
+        &self,
+        names: Result<Vec<u8>, Errno>,
+        copy: impl Fn(&[u8]) -> Result<(), Errno>,
+    ) -> io::Result<()> {
+        let names = match names {
+            Err(Errno::OPNOTSUPP) => return Ok(()),
+            other => other?,
+        };
+        let which = self.options.xattrs;
+        let names = names.split(|byte| *byte == 0);
+        for name in names.filter(|name| !name.is_empty() && which.includes(name)) {
+            match copy(name) {
+                // It went away in between.
+                Err(Errno::NODATA) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path_at(directory: &OwnedFd, name: &CStr) -> PathBuf {
+    let directory = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    Path::new(&directory).join(OsStr::from_bytes(name.to_bytes()))
 }
 
 fn owner(stat: &Stat) -> (fs::Uid, fs::Gid) {
@@ -308,28 +392,6 @@ fn open_file(at: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
         Err(Errno::PERM) => fs::openat(at, name, flags, Mode::empty()),
         other => other,
     }
-}
-
-/// Copies `security.capability` and `user.*`; overlay's own `trusted.*` marks stay behind.
-fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    let query = || fs::flistxattr_query(from);
-    let names = match read_all(query, |buffer| fs::flistxattr(from, buffer)) {
-        Err(Errno::OPNOTSUPP) => return Ok(()),
-        other => other?,
-    };
-    for name in names.split(|byte| *byte == 0) {
-        if name != b"security.capability" && !name.starts_with(b"user.") {
-            continue;
-        }
-        let query = || fs::fgetxattr_query(from, name);
-        let value = match read_all(query, |buffer| fs::fgetxattr(from, name, buffer)) {
-            // It went away in between.
-            Err(Errno::NODATA) => continue,
-            other => other?,
-        };
-        fs::fsetxattr(to, name, &value, fs::XattrFlags::empty())?;
-    }
-    Ok(())
 }
 
 /// Reads with the size that the kernel names, again when it grew in between.
