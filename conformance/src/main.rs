@@ -18,6 +18,7 @@ use plywood_conformance::{Options, Source, Summary, Verdict, WORKER};
 
 plywood_plugin_sdk::embed_driver!(plywood_driver_overlay::Overlay);
 plywood_plugin_sdk::embed_driver!(plywood_driver_vfs::Vfs);
+plywood_plugin_sdk::embed_driver!(plywood_conformance_faulty::Reference);
 
 const FAILED: u8 = 1;
 const HARNESS: u8 = 3;

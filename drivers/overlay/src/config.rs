@@ -7,9 +7,15 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result};
+use plywood_plugin_sdk::{
+    DriverError, DriverErrorCode, Result,
+    toolkit::options::{own_key, size},
+};
 
 mod values;
+
+/// What the driver's options may begin with.
+const NAMES: [&str; 2] = ["overlay", "overlay2"];
 
 /// What the options ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +71,7 @@ impl Config {
                 return Err(invalid(message, option));
             };
             let key = key.trim();
-            if let Some(own) = own_key(&key.to_ascii_lowercase(), option, known)? {
+            if let Some(own) = own_key(&NAMES, &key.to_ascii_lowercase(), option, known)? {
                 let set = config.set(own, value.trim(), option)?;
                 if !set {
                     let message = format!("unknown option \"{key}\" (\"{option}\")");
@@ -88,7 +94,7 @@ impl Config {
             // Kernels that would need it are older than any that is supported.
             "override_kernel_check" => {}
             "mountopt" => self.mount_options = mount_options(value, option)?,
-            "size" => self.size = values::size(value).map_err(|text| invalid(text, option))?,
+            "size" => self.size = size(value).map_err(|text| invalid(text, option))?,
             "inodes" => self.inodes = values::count(value).map_err(|text| invalid(text, option))?,
             "imagestore" | "additionalimagestore" => {
                 for store in value.split(',').filter(|store| !store.is_empty()) {
@@ -132,19 +138,6 @@ impl Config {
             _ => return Ok(false),
         }
         Ok(true)
-    }
-}
-
-/// The key without its driver's name; `None` when it belongs to another driver.
-fn own_key<'a>(key: &'a str, option: &str, known: &[String]) -> Result<Option<&'a str>> {
-    match key.split_once('.') {
-        None => Ok(Some(key)),
-        Some(("" | "overlay" | "overlay2", key)) => Ok(Some(key)),
-        Some((driver, _)) if known.iter().any(|name| name == driver) => Ok(None),
-        Some((driver, _)) => {
-            let message = format!("unknown driver \"{driver}\" in option \"{option}\"");
-            Err(invalid(message, option))
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result};
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result, toolkit::options::own_key};
 
 /// What the options ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Config {
                 ));
             };
             let key = key.trim().to_ascii_lowercase();
-            if let Some(key) = own_key(&key, option, known)? {
+            if let Some(key) = own_key(&["vfs"], &key, option, known)? {
                 config.set(key, value.trim(), option)?;
             }
         }
@@ -71,19 +71,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-}
-
-/// The key without its driver's name; `None` when it belongs to another driver.
-fn own_key<'a>(key: &'a str, option: &str, known: &[String]) -> Result<Option<&'a str>> {
-    match key.split_once('.') {
-        None => Ok(Some(key)),
-        Some(("" | "vfs", key)) => Ok(Some(key)),
-        Some((driver, _)) if known.iter().any(|name| name == driver) => Ok(None),
-        Some((driver, _)) => Err(invalid(
-            format!("unknown driver \"{driver}\" in option \"{option}\""),
-            option,
-        )),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod copy;
 pub mod mountinfo;
+pub mod options;
 mod places;
 mod private_mount;
 mod remove;

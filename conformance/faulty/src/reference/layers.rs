@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where layers are, and how they come and go.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, lchown},
+    path::{Path, PathBuf},
+};
+
+use plywood_plugin_sdk::{
+    CreateRequest, DriverError, DriverErrorCode, IoContext, LayerId, LayerKind, Result,
+    UnpackTarget,
+    toolkit::{self, CopiedXattrs, CopyOptions, Held, Places, TempDir, mountinfo, temp_dir},
+};
+
+use super::{
+    DEPTH_LIMIT,
+    options::Config,
+    volume::{self, Volume, Volumes},
+};
+
+/// A layer's tree, unless it has a volume.
+pub(super) const TREE: &str = "tree";
+const PARENT: &str = "parent";
+const LAYERS: &str = "layers";
+const PLACES: &str = "tempdirs";
+/// Mode of a base layer's root.
+const ROOT_MODE: u32 = 0o555;
+
+/// The layers of a store.
+#[derive(Debug)]
+pub(super) struct Layers {
+    name: &'static str,
+    home: PathBuf,
+    config: Config,
+    /// What is staged, and what waits to be deleted.
+    pub(super) places: Places,
+    pub(super) volumes: Volumes,
+}
+
+impl Layers {
+    pub(super) fn open(name: &'static str, home: PathBuf, config: Config) -> Result<Self> {
+        make_dirs(&home.join(LAYERS))?;
+        Ok(Self {
+            name,
+            home,
+            config,
+            places: Places::default(),
+            volumes: Volumes::default(),
+        })
+    }
+
+    pub(super) fn own(&self, id: &LayerId) -> PathBuf {
+        self.home.join(LAYERS).join(id.as_str())
+    }
+
+    pub(super) fn is_own(&self, id: &LayerId) -> bool {
+        self.own(id).is_dir()
+    }
+
+    pub(super) fn places_dir(&self) -> PathBuf {
+        self.home.join(PLACES)
+    }
+
+    pub(super) fn image_stores(&self) -> Vec<PathBuf> {
+        let stores = self.config.image_stores.iter();
+        stores.map(|store| store.join(self.name)).collect()
+    }
+
+    /// The layer's directory: in the home, or in the first image store that has it.
+    pub(super) fn look_for(&self, id: &LayerId) -> Result<Option<PathBuf>> {
+        let theirs = self.image_stores().into_iter();
+        let theirs = theirs.map(|home| home.join(LAYERS).join(id.as_str()));
+        for directory in std::iter::once(self.own(id)).chain(theirs) {
+            if is_there(&directory)? {
+                return Ok(Some(directory));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn find(&self, id: &LayerId) -> Result<PathBuf> {
+        let found = self.look_for(id)?;
+        found.ok_or_else(|| DriverError::no_layer(id))
+    }
+
+    /// The layer's tree, for this process.
+    pub(super) fn tree(&self, id: &LayerId) -> Result<PathBuf> {
+        self.tree_in(&self.find(id)?)
+    }
+
+    /// The tree of the layer in `directory`.
+    pub(super) fn tree_in(&self, directory: &Path) -> Result<PathBuf> {
+        match self.volumes.of(directory)? {
+            Some(volume) => Ok(volume.tree()),
+            None => Ok(directory.join(TREE)),
+        }
+    }
+
+    pub(super) fn list(&self) -> Result<Vec<LayerId>> {
+        let directory = self.home.join(LAYERS);
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&directory).at("cannot read", &directory)? {
+            let entry = entry.at("cannot read", &directory)?;
+            let is_dir = entry.file_type().at("cannot stat", entry.path())?.is_dir();
+            let name = entry.file_name().into_string().ok();
+            let id = name.and_then(|name| LayerId::new(name).ok());
+            ids.extend(id.filter(|_| is_dir));
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    pub(super) fn status(&self) -> Result<Vec<(String, String)>> {
+        let home = fs::canonicalize(&self.home).at("cannot resolve", &self.home)?;
+        let mounts = mountinfo::mounts()?;
+        let below = home.ancestors().find_map(|dir| mountinfo::at(&mounts, dir));
+        let stores = self.config.image_stores.iter();
+        let stores: Vec<_> = stores.map(|store| store.display().to_string()).collect();
+        let pairs = [
+            ("Home", home.display().to_string()),
+            (
+                "Backing Filesystem",
+                below.map_or_else(String::new, |m| m.fstype.clone()),
+            ),
+            ("Default Size", self.config.size.to_string()),
+            ("Image Stores", stores.join(",")),
+        ];
+        Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into())
+    }
+
+    pub(super) fn refuse_existing(&self, id: &LayerId) -> Result<()> {
+        if is_there(&self.own(id))? {
+            return Err(DriverError::layer_exists(id));
+        }
+        Ok(())
+    }
+
+    /// How many layers the layer stands on, itself included.
+    fn depth(&self, id: &LayerId) -> Result<u32> {
+        let mut depth = 0;
+        let mut next = Some(id.clone());
+        while let Some(id) = next {
+            depth += 1;
+            // A parent that was removed does not change what its children hold.
+            let Some(directory) = self.look_for(&id)? else {
+                break;
+            };
+            next = parent_in(&directory)?;
+        }
+        Ok(depth)
+    }
+
+    /// Makes a layer's directory in a private place.
+    pub(super) fn make(&self, request: &CreateRequest, limit: Option<u64>) -> Result<Held> {
+        let parent = request.parent.as_ref();
+        let parent_tree = parent.map(|id| self.tree(id)).transpose()?;
+        let source = request.template.as_ref().map(|id| self.tree(id));
+        let source = source.transpose()?.or(parent_tree);
+        if let Some(parent) = parent {
+            let depth = self.depth(parent)?;
+            if depth > DEPTH_LIMIT {
+                let message = format!("the layer would stand on {depth} layers");
+                return Err(DriverError::new(DriverErrorCode::TOO_DEEP, message)
+                    .object(request.id.as_str())
+                    .remedy(format!("use at most {DEPTH_LIMIT}")));
+            }
+        }
+        let (uid, gid) = request.id_maps.root().ok_or_else(|| {
+            let message = "the id maps have no entry for the root user";
+            DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message)
+        })?;
+        let limit = limit.unwrap_or(match request.kind {
+            LayerKind::ReadWrite => self.config.size,
+            LayerKind::ReadOnly => 0,
+        });
+        let mut place = TempDir::create(&self.places_dir())?;
+        let content = place.addition();
+        let made = make_dirs(&content)
+            .and_then(|()| self.fill(&content, source.as_deref(), limit))
+            .and_then(|tree| {
+                if source.is_none() {
+                    set_root(&tree, uid, gid)?;
+                }
+                let file = content.join(PARENT);
+                fs::write(&file, parent.map_or("", LayerId::as_str)).at("cannot write", &file)
+            });
+        let held = Held { place, content };
+        match made {
+            Ok(()) => Ok(held),
+            Err(error) => {
+                self.volumes.forget(&held.content)?;
+                held.place.close()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the tree of the layer in `content`.
+    fn fill(&self, content: &Path, source: Option<&Path>, limit: u64) -> Result<PathBuf> {
+        if limit > 0 {
+            let blocks = match source {
+                Some(source) => {
+                    let usage = toolkit::tree_usage(source)?;
+                    usage.bytes.div_ceil(4096) + usage.inodes
+                }
+                None => 0,
+            };
+            Volume::create(content, limit, blocks)?;
+        } else {
+            make_dirs(&content.join(TREE))?;
+        }
+        let tree = self.tree_in(content)?;
+        if let Some(source) = source {
+            let options = CopyOptions {
+                xattrs: CopiedXattrs::All,
+                ..CopyOptions::default()
+            };
+            toolkit::copy_tree(source, &tree, options)?;
+        }
+        Ok(tree)
+    }
+
+    /// Makes the directory in a private place the layer `id`; an existing layer is not touched.
+    pub(super) fn publish(&self, content: &Path, id: &LayerId) -> Result<()> {
+        self.refuse_existing(id)?;
+        self.volumes.forget(content)?;
+        let directory = self.own(id);
+        fs::rename(content, &directory).at("cannot publish", &directory)?;
+        let layers = self.home.join(LAYERS);
+        let synced = fs::File::open(&layers).and_then(|dir| dir.sync_all());
+        synced.at("cannot sync", &layers).or_else(|error| {
+            fs::rename(&directory, content).at("cannot take back", &directory)?;
+            Err(error)
+        })
+    }
+
+    /// Makes the layer in `directory` durable.
+    pub(super) fn sync(&self, directory: &Path) -> Result<()> {
+        if let Some(volume) = self.volumes.of(directory)? {
+            volume.sync()?;
+        }
+        let home = fs::File::open(&self.home).at("cannot open", &self.home)?;
+        rustix::fs::syncfs(&home).at("cannot sync", &self.home)
+    }
+
+    pub(super) fn recover(&self) -> Result<Vec<String>> {
+        temp_dir::recover_with(&self.places_dir(), |place| {
+            let place = match fs::canonicalize(place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other.at("cannot resolve", place)?,
+            };
+            let mounts = mountinfo::mounts()?;
+            let inside = mounts
+                .iter()
+                .filter(|mount| mount.target.starts_with(&place));
+            inside
+                .rev()
+                .try_for_each(|mount| volume::detach(&mount.target))
+        })
+    }
+}
+
+fn parent_in(directory: &Path) -> Result<Option<LayerId>> {
+    let file = directory.join(PARENT);
+    let text = fs::read_to_string(&file).at("cannot read", &file)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let id = LayerId::new(text).map_err(|error| {
+        let message = format!("`{}` names no layer: {error}", file.display());
+        DriverError::new(DriverErrorCode::CORRUPT, message)
+    });
+    id.map(Some)
+}
+
+fn set_root(tree: &Path, uid: u32, gid: u32) -> Result<()> {
+    lchown(tree, Some(uid), Some(gid)).at("cannot change the owner of", tree)?;
+    let mode = fs::Permissions::from_mode(ROOT_MODE);
+    fs::set_permissions(tree, mode).at("cannot change the mode of", tree)
+}
+
+/// Makes a directory that is nobody else's business, with those above it.
+pub(super) fn make_dirs(path: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(path).at("cannot create", path)
+}
+
+/// Removes an empty directory; one that is not there is no error.
+pub(super) fn remove_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DriverError::io("cannot remove", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a directory is there, and not a link to one.
+pub(super) fn is_there(directory: &Path) -> Result<bool> {
+    match fs::symlink_metadata(directory) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(DriverError::io("cannot stat", directory, &error)),
+    }
+}
+
+/// The place for a tar stream in `tree`.
+pub(super) fn target(tree: PathBuf) -> Result<UnpackTarget> {
+    let mut entries = fs::read_dir(&tree).at("cannot read", &tree)?;
+    let fresh = entries.next().is_none();
+    let mut target = UnpackTarget::tree(tree);
+    target.fresh = fresh;
+    Ok(target)
+}

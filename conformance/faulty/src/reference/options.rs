@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the driver and its layers can be told.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result, toolkit::options};
+use rustix::mount::MountFlags;
+
+/// Driver options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Config {
+    /// Graph roots of read-only stores whose layers can be parents.
+    pub(super) image_stores: Vec<PathBuf>,
+    /// The limit of a writable layer that says nothing itself; 0 is none.
+    pub(super) size: u64,
+}
+
+fn invalid(message: String, option: &str) -> DriverError {
+    DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(option)
+}
+
+impl Config {
+    /// Reads `given`; the options of the drivers in `known` are skipped, and the last of several
+    /// counts.
+    pub(super) fn parse(name: &str, given: &[String], known: &[String]) -> Result<Self> {
+        let mut config = Self::default();
+        for option in given {
+            let Some((key, value)) = option.split_once('=') else {
+                return Err(invalid(format!("`{option}` is not key=value"), option));
+            };
+            let key = key.trim().to_ascii_lowercase();
+            match options::own_key(&[name], &key, option, known)? {
+                None => {}
+                Some("imagestore" | "additionalimagestore") => {
+                    let stores = value.split(',').filter(|store| !store.is_empty());
+                    let stores = stores.map(|store| image_store(store, option));
+                    config.image_stores = stores.collect::<Result<_>>()?;
+                }
+                Some("size") => config.size = size(value.trim(), option)?,
+                Some(key) => {
+                    let message = format!("{name} does not know the option `{key}`");
+                    return Err(invalid(message, option).remedy("use `size` or `imagestore`"));
+                }
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn image_store(store: &str, option: &str) -> Result<PathBuf> {
+    let path = Path::new(store);
+    if path.is_absolute() && path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let message = format!("the image store `{store}` is not an absolute path of a directory");
+    Err(invalid(message, option))
+}
+
+fn size(text: &str, option: &str) -> Result<u64> {
+    options::size(text).map_err(|message| invalid(message, option))
+}
+
+/// The limit that a layer's own options ask for.
+pub(super) fn layer_size(given: &BTreeMap<String, String>) -> Result<Option<u64>> {
+    let mut limit = None;
+    for (key, value) in given {
+        if key != "size" {
+            let message = format!("a layer has no option `{key}`");
+            return Err(invalid(message, key).remedy("use `size`"));
+        }
+        limit = Some(size(value, key)?);
+    }
+    Ok(limit)
+}
+
+/// The flags that mount options ask for.
+pub(super) fn mount_flags(given: &[String]) -> Result<MountFlags> {
+    let mut flags = MountFlags::empty();
+    for option in given {
+        flags |= match option.as_str() {
+            "ro" => MountFlags::RDONLY,
+            "nosuid" => MountFlags::NOSUID,
+            "nodev" => MountFlags::NODEV,
+            "noexec" => MountFlags::NOEXEC,
+            "noatime" => MountFlags::NOATIME,
+            "nodiratime" => MountFlags::NODIRATIME,
+            _ => {
+                let message = format!("a layer cannot be mounted with the option `{option}`");
+                return Err(invalid(message, option)
+                    .remedy("use ro, nosuid, nodev, noexec, noatime or nodiratime"));
+            }
+        };
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_options_are_named() {
+        let known = ["other".to_owned()];
+        let parse = |option: &str| Config::parse("me", &[option.to_owned()], &known);
+        assert_eq!(parse("other.size=x"), Ok(Config::default()));
+        assert_eq!(parse("me.size=1k").unwrap().size, 1024);
+        for bad in [
+            "size",
+            "size=x",
+            "color=red",
+            "nobody.size=1",
+            "imagestore=rel",
+        ] {
+            let error = parse(bad).unwrap_err();
+            assert_eq!(error.code, DriverErrorCode::INVALID_ARGUMENT, "{bad}");
+            assert_eq!(error.object.as_deref(), Some(bad));
+        }
+        assert!(mount_flags(&["nodev".into(), "bogus".into()]).is_err());
+        assert!(layer_size(&BTreeMap::from([("inodes".into(), "1".into())])).is_err());
+    }
+}
