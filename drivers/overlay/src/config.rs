@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, Result,
-    toolkit::options::{own_key, size},
+    toolkit::options::{self, DriverOption},
 };
 
 mod values;
@@ -65,18 +65,12 @@ impl Config {
     /// Reads `options`, later ones over earlier ones; those of the drivers in `known` are skipped.
     pub(crate) fn parse(options: &[String], known: &[String]) -> Result<Self> {
         let mut config = Self::default();
-        for option in options {
-            let Some((key, value)) = option.split_once('=') else {
-                let message = format!("unable to parse key/value option: {option}");
-                return Err(invalid(message, option));
-            };
-            let key = key.trim();
-            if let Some(own) = own_key(&NAMES, &key.to_ascii_lowercase(), option, known)? {
-                let set = config.set(own, value.trim(), option)?;
-                if !set {
-                    let message = format!("unknown option \"{key}\" (\"{option}\")");
-                    return Err(invalid(message, option));
-                }
+        for option in options::own(options, &["overlay", "overlay2"], known)? {
+            if !config.set(&option)? {
+                let key = option.given_key;
+                return Err(
+                    option.refuse(format!("unknown option \"{key}\" (\"{}\")", option.text))
+                );
             }
         }
         Ok(config)
@@ -89,13 +83,14 @@ impl Config {
     }
 
     /// Takes one option; `false` when there is none of that name.
-    fn set(&mut self, key: &str, value: &str, option: &str) -> Result<bool> {
-        match key {
+    fn set(&mut self, given: &DriverOption<'_>) -> Result<bool> {
+        let (value, option) = (given.value, given.text);
+        match given.key.as_str() {
             // Kernels that would need it are older than any that is supported.
             "override_kernel_check" => {}
             "mountopt" => self.mount_options = mount_options(value, option)?,
-            "size" => self.size = size(value).map_err(|text| invalid(text, option))?,
-            "inodes" => self.inodes = values::count(value).map_err(|text| invalid(text, option))?,
+            "size" => self.size = given.size()?,
+            "inodes" => self.inodes = given.count()?,
             "imagestore" | "additionalimagestore" => {
                 for store in value.split(',').filter(|store| !store.is_empty()) {
                     self.image_stores.push(image_store(store, option)?);
@@ -112,37 +107,23 @@ impl Config {
                 }
             }
             "mount_program" => self.mount_program = mount_program(value, option)?,
-            "skip_mount_home" => self.skip_mount_home = boolean(value, option)?,
-            "ignore_chown_errors" => self.ignore_chown_errors = boolean(value, option)?,
+            "skip_mount_home" => self.skip_mount_home = given.boolean()?,
+            "ignore_chown_errors" => self.ignore_chown_errors = given.boolean()?,
             "force_mask" => {
                 let mask = values::mask(value).map_err(|text| invalid(text, option))?;
                 self.force_mask = Some(mask);
             }
             "use_composefs" => {
-                if boolean(value, option)? {
+                if given.boolean()? {
                     return Err(invalid("overlay: composefs is not supported", option)
                         .remedy("remove `use_composefs` from the configuration"));
                 }
             }
-            "sync" => {
-                self.sync = match value {
-                    "filesystem" => true,
-                    "none" => false,
-                    _ => {
-                        let message = format!("invalid mode for overlay driver: \"{value}\"");
-                        return Err(invalid(message, option)
-                            .remedy("use `overlay.sync=none` or `overlay.sync=filesystem`"));
-                    }
-                };
-            }
+            "sync" => self.sync = given.sync("overlay")?,
             _ => return Ok(false),
         }
         Ok(true)
     }
-}
-
-fn boolean(value: &str, option: &str) -> Result<bool> {
-    values::boolean(value).map_err(|text| invalid(text, option))
 }
 
 /// The options that name directories are the driver's own.

@@ -3,7 +3,10 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result, toolkit::options::own_key};
+use plywood_plugin_sdk::{
+    DriverError, DriverErrorCode, Result,
+    toolkit::options::{self, DriverOption},
+};
 
 /// What the options ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,47 +30,26 @@ impl Config {
             sync: true,
             ..Self::default()
         };
-        for option in options {
-            let Some((key, value)) = option.split_once('=') else {
-                return Err(invalid(
-                    format!("unable to parse key/value option: {option}"),
-                    option,
-                ));
-            };
-            let key = key.trim().to_ascii_lowercase();
-            if let Some(key) = own_key(&["vfs"], &key, option, known)? {
-                config.set(key, value.trim(), option)?;
-            }
+        for option in options::own(options, &["vfs"], known)? {
+            config.set(&option)?;
         }
         Ok(config)
     }
 
-    fn set(&mut self, key: &str, value: &str, option: &str) -> Result<()> {
-        match key {
+    fn set(&mut self, option: &DriverOption<'_>) -> Result<()> {
+        match option.key.as_str() {
             "imagestore" | "additionalimagestore" => {
-                for store in value.split(',').filter(|store| !store.is_empty()) {
-                    self.image_stores.push(image_store(store, option)?);
+                for store in option.value.split(',').filter(|store| !store.is_empty()) {
+                    self.image_stores.push(image_store(store, option.text)?);
                 }
             }
-            "ignore_chown_errors" => self.ignore_chown_errors = boolean(value, option)?,
-            "sync" => {
-                self.sync = match value {
-                    "filesystem" => true,
-                    "none" => false,
-                    _ => {
-                        let message = format!("invalid mode for vfs driver: \"{value}\"");
-                        return Err(invalid(message, option)
-                            .remedy("use `vfs.sync=none` or `vfs.sync=filesystem`"));
-                    }
-                };
-            }
+            "ignore_chown_errors" => self.ignore_chown_errors = option.boolean()?,
+            "sync" => self.sync = option.sync("vfs")?,
             "mountopt" => {
-                let message = "vfs driver does not support mount options";
-                return Err(invalid(message.to_owned(), option));
+                return Err(option.refuse("vfs driver does not support mount options"));
             }
-            _ => {
-                let message = format!("vfs driver does not support {key} options");
-                return Err(invalid(message, option));
+            key => {
+                return Err(option.refuse(format!("vfs driver does not support {key} options")));
             }
         }
         Ok(())
@@ -91,17 +73,6 @@ fn image_store(store: &str, option: &str) -> Result<PathBuf> {
         )),
         Err(error) => Err(invalid(
             format!("vfs: can't stat imageStore dir {store}: {error}"),
-            option,
-        )),
-    }
-}
-
-fn boolean(value: &str, option: &str) -> Result<bool> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(invalid(
-            format!("strconv.ParseBool: parsing \"{value}\": invalid syntax"),
             option,
         )),
     }

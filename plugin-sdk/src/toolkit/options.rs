@@ -1,37 +1,139 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Driver options, `key=value`, in the forms that containers/storage reads.
+//! Driver options, `key=value`, and their values in the forms that Go's libraries read.
 
 use crate::{DriverError, DriverErrorCode, Result};
 
-/// The key without its driver's name; `None` when it belongs to another driver.
+/// An option that is meant for the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverOption<'a> {
+    /// The key in lower case, without the driver's name.
+    pub key: String,
+    /// The key as it was given.
+    pub given_key: &'a str,
+    /// The value.
+    pub value: &'a str,
+    /// The whole option as it was given.
+    pub text: &'a str,
+}
+
+/// The options in `options` that are for a driver called one of `names`, in order.
 ///
 /// # Behavior
-/// - `names` are the names that the driver answers to, `known` those of all drivers; `option` is
-///   the whole option, for the error.
+/// - A key without a driver's name is for every driver; those of the drivers in `known` are
+///   skipped.
 ///
 /// # Errors
-/// [`INVALID_ARGUMENT`](DriverErrorCode::INVALID_ARGUMENT) for the prefix of no driver.
-pub fn own_key<'a>(
+/// What has no `=`, and the name of a driver that is not known.
+///
+/// # Compatibility
+/// The texts are those of containers/storage.
+pub fn own<'a>(
+    options: &'a [String],
     names: &[&str],
-    key: &'a str,
-    option: &str,
     known: &[String],
-) -> Result<Option<&'a str>> {
-    match key.split_once('.') {
-        None => Ok(Some(key)),
-        Some((driver, key)) if driver.is_empty() || names.contains(&driver) => Ok(Some(key)),
-        Some((driver, _)) if known.iter().any(|name| name == driver) => Ok(None),
-        Some((driver, _)) => {
-            let message = format!("unknown driver \"{driver}\" in option \"{option}\"");
-            Err(DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(option))
+) -> Result<Vec<DriverOption<'a>>> {
+    let mut own = Vec::new();
+    for text in options {
+        let Some((key, value)) = text.split_once('=') else {
+            let message = format!("unable to parse key/value option: {text}");
+            return Err(refusal(message, text));
+        };
+        let (given_key, value) = (key.trim(), value.trim());
+        let key = given_key.to_ascii_lowercase();
+        let key = match key.split_once('.') {
+            None => key,
+            Some((driver, key)) if driver.is_empty() || names.contains(&driver) => key.to_owned(),
+            Some((driver, _)) if known.iter().any(|name| name == driver) => continue,
+            Some((driver, _)) => {
+                let message = format!("unknown driver \"{driver}\" in option \"{text}\"");
+                return Err(refusal(message, text));
+            }
+        };
+        own.push(DriverOption {
+            key,
+            given_key,
+            value,
+            text,
+        });
+    }
+    Ok(own)
+}
+
+impl DriverOption<'_> {
+    /// An error that names the option.
+    pub fn refuse(&self, message: impl Into<String>) -> DriverError {
+        refusal(message.into(), self.text)
+    }
+
+    /// The value as `strconv.ParseBool` reads it.
+    ///
+    /// # Errors
+    /// Any other spelling.
+    pub fn boolean(&self) -> Result<bool> {
+        boolean(self.value).map_err(|text| self.refuse(text))
+    }
+
+    /// The value as a decimal number, as `strconv.ParseUint` reads it.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn count(&self) -> Result<u64> {
+        count(self.value).map_err(|text| self.refuse(text))
+    }
+
+    /// The value as a number of bytes, see [`size`].
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn size(&self) -> Result<u64> {
+        size(self.value).map_err(|text| self.refuse(text))
+    }
+
+    /// The value of `sync`: whether layers are made durable before they are recorded.
+    ///
+    /// # Errors
+    /// Anything but `none` and `filesystem`.
+    pub fn sync(&self, driver: &str) -> Result<bool> {
+        match self.value {
+            "filesystem" => Ok(true),
+            "none" => Ok(false),
+            other => Err(self
+                .refuse(format!("invalid mode for {driver} driver: \"{other}\""))
+                .remedy(format!(
+                    "use `{driver}.sync=none` or `{driver}.sync=filesystem`"
+                ))),
         }
     }
 }
 
-/// Reads a number of bytes with an optional binary unit: `10`, `1.5g`, `20 MiB`.
+fn refusal(message: String, option: &str) -> DriverError {
+    DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(option)
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!(
+            "strconv.ParseBool: parsing \"{text}\": invalid syntax"
+        )),
+    }
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!(
+            "strconv.ParseUint: parsing \"{text}\": invalid syntax"
+        ));
+    }
+    text.parse()
+        .map_err(|_| format!("strconv.ParseUint: parsing \"{text}\": value out of range"))
+}
+
+/// A number of bytes with an optional binary unit: `10`, `1.5g`, `20 MiB`.
 ///
 /// # Errors
-/// The text that Go's libraries have for it.
+/// A text for people.
 pub fn size(text: &str) -> Result<u64, String> {
     parse_size(text).ok_or_else(|| format!("invalid size: '{text}'"))
 }
@@ -73,15 +175,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_says_whose_an_option_is() {
-        let known = ["a".to_owned(), "other".to_owned()];
-        let key = |key| own_key(&["a", "b"], key, "the option", &known);
-        assert_eq!(key("x"), Ok(Some("x")));
-        assert_eq!(key(".x"), Ok(Some("x")));
-        assert_eq!(key("b.x.y"), Ok(Some("x.y")));
-        assert_eq!(key("other.x"), Ok(None));
-        let error = key("nobody.x").unwrap_err();
-        assert_eq!(error.object.as_deref(), Some("the option"));
+    fn options_are_for_the_driver_or_for_all_or_for_another_one() {
+        let options = ["b.x=1", "A.Size = 2 ", "plain=3", ".dot=4", "c.y"];
+        let options = options.map(str::to_owned);
+        let known = ["a".to_owned(), "b".to_owned()];
+        let own = |count: usize| own(&options[..count], &["a"], &known);
+        let found = own(4).unwrap();
+        let pairs: Vec<_> = found.iter().map(|it| (it.key.as_str(), it.value)).collect();
+        assert_eq!(pairs, [("size", "2"), ("plain", "3"), ("dot", "4")]);
+        assert_eq!(found[0].given_key, "A.Size");
+        let error = own(5).unwrap_err();
+        assert_eq!(error.message, "unable to parse key/value option: c.y");
+        let unknown = ["z.y=1".to_owned()];
+        let error = super::own(&unknown, &["a"], &known).unwrap_err();
+        assert_eq!(error.message, "unknown driver \"z\" in option \"z.y=1\"");
+        assert_eq!(error.object.as_deref(), Some("z.y=1"));
     }
 
     #[test]
@@ -103,5 +211,16 @@ mod tests {
         ] {
             assert_eq!(size(bad), Err(format!("invalid size: '{bad}'")), "{bad}");
         }
+    }
+
+    #[test]
+    fn counts_are_plain_decimal() {
+        assert_eq!(count("0"), Ok(0));
+        assert!(count("-1").unwrap_err().ends_with("invalid syntax"));
+        assert!(
+            count("99999999999999999999")
+                .unwrap_err()
+                .ends_with("value out of range")
+        );
     }
 }

@@ -1,27 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Values of options in the forms that Go's libraries read; errors are their texts.
-
-/// The spellings of `strconv.ParseBool`.
-pub(crate) fn boolean(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!(
-            "strconv.ParseBool: parsing \"{text}\": invalid syntax"
-        )),
-    }
-}
-
-/// A decimal number, as `strconv.ParseUint` reads it.
-pub(crate) fn count(text: &str) -> Result<u64, String> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!(
-            "strconv.ParseUint: parsing \"{text}\": invalid syntax"
-        ));
-    }
-    text.parse()
-        .map_err(|_| format!("strconv.ParseUint: parsing \"{text}\": value out of range"))
-}
+//! Values of options that only overlay has; errors are the texts of Go's libraries.
 
 /// `shared`, `private` or an octal mode.
 pub(crate) fn mask(text: &str) -> Result<u32, String> {
@@ -53,16 +31,5 @@ mod tests {
         );
         assert!(mask("").is_err());
         assert!(mask("77777").unwrap_err().ends_with("value out of range"));
-    }
-
-    #[test]
-    fn counts_are_plain_decimal() {
-        assert_eq!(count("0"), Ok(0));
-        assert!(count("-1").unwrap_err().ends_with("invalid syntax"));
-        assert!(
-            count("99999999999999999999")
-                .unwrap_err()
-                .ends_with("value out of range")
-        );
     }
 }
