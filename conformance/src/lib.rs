@@ -11,6 +11,7 @@ mod cases;
 mod leaks;
 mod manifest;
 mod runner;
+pub mod sweep;
 mod tar_file;
 mod target;
 
