@@ -20,6 +20,13 @@ plywood_plugin_sdk::embed_driver!(plywood_driver_overlay::Overlay);
 plywood_plugin_sdk::embed_driver!(plywood_driver_vfs::Vfs);
 plywood_plugin_sdk::embed_driver!(plywood_conformance_faulty::Reference);
 
+macro_rules! embed {
+    ($($fault:ident $name:literal $state:tt $text:literal $cases:tt;)*) => {
+        $(plywood_plugin_sdk::embed_driver!(plywood_conformance_faulty::$fault);)*
+    };
+}
+plywood_conformance_faulty::for_each_fault!(embed);
+
 const FAILED: u8 = 1;
 const HARNESS: u8 = 3;
 const USAGE: u8 = 4;

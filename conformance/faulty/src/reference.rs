@@ -71,8 +71,33 @@ impl ReferenceDriver {
         })
     }
 
+    /// Lets `directory` say what the directory of a layer is called, which is its id otherwise.
+    pub(crate) fn name_directories(&mut self, directory: fn(&LayerId) -> String) {
+        self.layers.directory = directory;
+    }
+
+    /// Where everything of the store is.
+    pub(crate) fn home(&self) -> &Path {
+        &self.layers.home
+    }
+
+    /// Where what is mounted is shown.
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// Where the layer is when it is in the home.
+    pub(crate) fn directory(&self, id: &LayerId) -> PathBuf {
+        self.layers.own(id)
+    }
+
+    /// Where what is being made or removed is.
+    pub(crate) fn places(&self) -> PathBuf {
+        self.layers.places_dir()
+    }
+
     fn view(&self, id: &LayerId) -> PathBuf {
-        self.run_dir.join(id.as_str())
+        self.run_dir.join((self.layers.directory)(id))
     }
 
     fn make_view(&self, id: &LayerId) -> Result<PathBuf> {
@@ -93,11 +118,11 @@ impl ReferenceDriver {
     /// Moves a layer into a private place.
     fn take(&self, id: &LayerId) -> Result<Option<Held>> {
         let directory = self.layers.own(id);
-        if !layers::is_there(&directory)? {
-            return Ok(None);
+        // What else has the name is moved as it is.
+        if layers::is_there(&directory)? {
+            self.layers.volumes.forget(&directory)?;
+            self.refuse_mounted(id, &directory)?;
         }
-        self.layers.volumes.forget(&directory)?;
-        self.refuse_mounted(id, &directory)?;
         let mut place = TempDir::create(&self.layers.places_dir())?;
         match place.take(&directory)? {
             Some(content) => Ok(Some(Held { place, content })),

@@ -31,8 +31,10 @@ const ROOT_MODE: u32 = 0o555;
 #[derive(Debug)]
 pub(super) struct Layers {
     name: &'static str,
-    home: PathBuf,
+    pub(super) home: PathBuf,
     config: Config,
+    /// What the directory of a layer is called.
+    pub(super) directory: fn(&LayerId) -> String,
     /// What is staged, and what waits to be deleted.
     pub(super) places: Places,
     pub(super) volumes: Volumes,
@@ -45,13 +47,14 @@ impl Layers {
             name,
             home,
             config,
+            directory: LayerId::to_string,
             places: Places::default(),
             volumes: Volumes::default(),
         })
     }
 
     pub(super) fn own(&self, id: &LayerId) -> PathBuf {
-        self.home.join(LAYERS).join(id.as_str())
+        self.home.join(LAYERS).join((self.directory)(id))
     }
 
     pub(super) fn is_own(&self, id: &LayerId) -> bool {
@@ -70,7 +73,7 @@ impl Layers {
     /// The layer's directory: in the home, or in the first image store that has it.
     pub(super) fn look_for(&self, id: &LayerId) -> Result<Option<PathBuf>> {
         let theirs = self.image_stores().into_iter();
-        let theirs = theirs.map(|home| home.join(LAYERS).join(id.as_str()));
+        let theirs = theirs.map(|home| home.join(LAYERS).join((self.directory)(id)));
         for directory in std::iter::once(self.own(id)).chain(theirs) {
             if is_there(&directory)? {
                 return Ok(Some(directory));
@@ -226,7 +229,11 @@ impl Layers {
         self.refuse_existing(id)?;
         self.volumes.forget(content)?;
         let directory = self.own(id);
-        fs::rename(content, &directory).at("cannot publish", &directory)?;
+        match fs::rename(content, &directory) {
+            // A layer's directory is never empty, so that the kernel refuses to replace it.
+            Err(error) if is_taken(&error) => return Err(DriverError::layer_exists(id)),
+            other => other.at("cannot publish", &directory)?,
+        }
         let layers = self.home.join(LAYERS);
         let synced = fs::File::open(&layers).and_then(|dir| dir.sync_all());
         synced.at("cannot sync", &layers).or_else(|error| {
@@ -259,6 +266,13 @@ impl Layers {
                 .try_for_each(|mount| volume::detach(&mount.target))
         })
     }
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty
+    )
 }
 
 fn parent_in(directory: &Path) -> Result<Option<LayerId>> {
