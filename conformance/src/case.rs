@@ -1,55 +1,123 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a case is, and what comes of it.
+//! What a case is in code, and how it says what it saw.
 
-use std::error::Error as StdError;
+use std::{
+    error::Error as StdError,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
-use plywood::sdk::Capabilities;
-use serde::{Deserialize, Serialize};
+use crate::{Site, Target};
 
-use crate::Target;
+/// What a case's code returns.
+pub(crate) type Outcome = Result<(), Failure>;
 
-/// Whether a case applies to a driver.
-pub type Gate = fn(&Capabilities) -> bool;
+/// A part of a case that runs in a process of its own on the same store.
+pub(crate) type Role = fn(&Site, &[String]) -> Outcome;
 
-/// One property that a driver must have.
+/// How a case begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body {
+    /// With the driver opened on a fresh store.
+    Open(fn(&mut Target) -> Outcome),
+    /// With nothing but an empty root: the case opens the driver itself.
+    Bare(fn(&Site) -> Outcome),
+}
+
+/// One property that a driver must have; what it asserts stands in the catalogue.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     /// The permanent id.
     pub id: &'static str,
-    /// A short name.
-    pub name: &'static str,
-    /// What is asserted, for reports.
-    pub asserts: &'static str,
-    /// The capability that it needs; without one it applies to every driver.
-    pub gate: Option<Gate>,
-    pub(crate) body: fn(&mut Target) -> Result<(), Failure>,
+    pub(crate) body: Body,
+    pub(crate) roles: &'static [(&'static str, Role)],
 }
 
-/// What came of a case.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    tag = "status",
-    content = "detail",
-    rename_all = "SCREAMING_SNAKE_CASE"
-)]
-pub enum Verdict {
-    /// The property holds.
-    Pass,
-    /// It does not; the text says what was seen.
-    Fail(String),
-    /// The suite itself could not do its work.
-    Error(String),
-    /// The driver does not declare what the case is about.
+/// A case that gets the open driver.
+pub(crate) const fn case(id: &'static str, body: fn(&mut Target) -> Outcome) -> Case {
+    Case {
+        id,
+        body: Body::Open(body),
+        roles: &[],
+    }
+}
+
+/// A case that opens the driver itself.
+pub(crate) const fn bare(id: &'static str, body: fn(&Site) -> Outcome) -> Case {
+    Case {
+        id,
+        body: Body::Bare(body),
+        roles: &[],
+    }
+}
+
+impl Case {
+    /// With parts that [`Site::peer`] starts by name.
+    pub(crate) const fn roles(mut self, roles: &'static [(&'static str, Role)]) -> Self {
+        self.roles = roles;
+        self
+    }
+
+    /// The part of that name.
+    pub(crate) fn role(&self, name: &str) -> Option<Role> {
+        let mut roles = self.roles.iter();
+        roles.find(|role| role.0 == name).map(|role| role.1)
+    }
+}
+
+/// What kind of end a case came to when it did not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Failed,
+    Harness,
+    NotRun,
     NotApplicable,
 }
 
 /// Why a case did not pass.
 #[derive(Debug)]
-pub(crate) struct Failure(pub(crate) String);
+pub(crate) struct Failure {
+    pub(crate) ending: Ending,
+    pub(crate) text: String,
+    pub(crate) expected: Option<String>,
+    pub(crate) actual: Option<String>,
+}
 
 impl Failure {
+    /// The property does not hold.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self::of(Ending::Failed, text)
+    }
+
+    /// The suite could not do its own work.
+    pub(crate) fn harness(text: impl Into<String>) -> Self {
+        Self::of(Ending::Harness, text)
+    }
+
+    /// The machine lacks something; the text says what, and how to get it.
+    pub(crate) fn not_run(text: impl Into<String>) -> Self {
+        Self::of(Ending::NotRun, text)
+    }
+
+    /// The property is about something that this driver does not claim.
+    pub(crate) fn not_applicable(text: impl Into<String>) -> Self {
+        Self::of(Ending::NotApplicable, text)
+    }
+
+    /// Two values that should have been the same.
+    pub(crate) fn differs(what: String, expected: String, actual: String) -> Self {
+        let mut failure = Self::new(what);
+        failure.expected = Some(expected);
+        failure.actual = Some(actual);
+        failure
+    }
+
+    fn of(ending: Ending, text: impl Into<String>) -> Self {
+        Self {
+            ending,
+            text: text.into(),
+            expected: None,
+            actual: None,
+        }
     }
 }
 
@@ -62,16 +130,45 @@ impl<E: StdError> From<E> for Failure {
             text.push_str(&cause.to_string());
             source = cause.source();
         }
-        Self(text)
+        Self::new(text)
     }
+}
+
+static ASSERTIONS: AtomicU32 = AtomicU32::new(0);
+
+/// Counts one assertion of this process's case.
+pub(crate) fn count_assertion() {
+    ASSERTIONS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many assertions were made so far.
+pub(crate) fn assertions() -> u32 {
+    ASSERTIONS.load(Ordering::Relaxed)
 }
 
 /// Fails unless the condition holds.
 macro_rules! demand {
-    ($condition:expr, $($text:tt)+) => {
+    ($condition:expr, $($text:tt)+) => {{
+        $crate::case::count_assertion();
         if !$condition {
             return Err($crate::case::Failure::new(format!($($text)+)));
         }
-    };
+    }};
 }
 pub(crate) use demand;
+
+/// Fails unless both values are equal; the text says what they are.
+macro_rules! same {
+    ($expected:expr, $actual:expr, $($text:tt)+) => {{
+        $crate::case::count_assertion();
+        let (expected, actual) = (&$expected, &$actual);
+        if expected != actual {
+            return Err($crate::case::Failure::differs(
+                format!($($text)+),
+                format!("{expected:?}"),
+                format!("{actual:?}"),
+            ));
+        }
+    }};
+}
+pub(crate) use same;

@@ -1,51 +1,153 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a case may not leave behind: mounts below its root, and open files.
+//! What a case may not leave behind, checked after the driver was closed.
 
-use std::{collections::BTreeSet, fs, io, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{Site, wire::Leak};
+
+/// How long threads and processes that were told to end may take.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// The process's state around a case.
 #[derive(Debug)]
 pub(crate) struct Baseline {
     mounts: BTreeSet<String>,
     descriptors: usize,
+    threads: usize,
+    loops: BTreeSet<String>,
+    places: Vec<PathBuf>,
 }
 
 impl Baseline {
-    pub(crate) fn take() -> io::Result<Self> {
+    /// Looks at this process; `places` are empty directories for temporary files.
+    pub(crate) fn take(places: &[&Path]) -> io::Result<Self> {
         Ok(Self {
             mounts: mounts()?,
-            descriptors: descriptors()?,
+            descriptors: entries("/proc/self/fd")?,
+            threads: entries("/proc/self/task")?,
+            loops: loops()?,
+            places: places.iter().map(|place| (*place).to_owned()).collect(),
         })
     }
 
-    /// What is there now and was not before, in words. The driver's home may stay a mount of its
-    /// own until the driver is closed.
-    pub(crate) fn leaks(&self, home: &Path) -> io::Result<Vec<String>> {
-        let home = home.display().to_string();
-        let mut found: Vec<String> = mounts()?
-            .difference(&self.mounts)
-            .filter(|mount| **mount != home)
-            .map(|mount| format!("`{mount}` is still mounted"))
-            .collect();
-        let now = descriptors()?;
-        if now > self.descriptors {
-            found.push(format!(
-                "{} more open files than before",
-                now - self.descriptors
-            ));
+    /// What is there now and was not before.
+    pub(crate) fn leaks(&self, site: &Site) -> io::Result<Vec<Leak>> {
+        let mut found = Vec::new();
+        let mut leak = |id: &str, what: String| {
+            found.push(Leak {
+                id: id.to_owned(),
+                what,
+            });
+        };
+        for mount in mounts()?.difference(&self.mounts) {
+            leak("GD-LEK-001", format!("`{mount}` is still mounted"));
+        }
+        let open = descriptors()?;
+        if open.len() > self.descriptors {
+            let more = open.len() - self.descriptors;
+            let names = open.join(", ");
+            leak(
+                "GD-LEK-002",
+                format!("{more} more open files than before; open are {names}"),
+            );
+        }
+        let root = site.root.to_string_lossy().into_owned();
+        for device in loops()?.difference(&self.loops) {
+            if device.contains(&root) {
+                leak("GD-LEK-003", format!("the loop device {device}"));
+            }
+        }
+        let end = Instant::now() + GRACE;
+        let (threads, processes) = loop {
+            let left = (entries("/proc/self/task")?, processes()?);
+            if (left.0 <= self.threads && left.1.is_empty()) || Instant::now() > end {
+                break left;
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        if threads > self.threads {
+            let more = threads - self.threads;
+            leak("GD-LEK-005", format!("{more} more threads than before"));
+        }
+        for process in processes {
+            leak("GD-LEK-005", format!("the process {process}"));
+        }
+        for place in &self.places {
+            for entry in fs::read_dir(place)? {
+                leak("GD-LEK-006", format!("`{}`", entry?.path().display()));
+            }
         }
         Ok(found)
     }
 }
 
+/// Every mount's id and place, so that a mount on top of another counts.
 fn mounts() -> io::Result<BTreeSet<String>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4).map(str::to_owned))
-        .collect())
+    let place = |line: &str| {
+        let mut words = line.split(' ');
+        let id = words.next()?;
+        Some(format!("{} (mount {id})", words.nth(3)?))
+    };
+    Ok(table.lines().filter_map(place).collect())
 }
 
-fn descriptors() -> io::Result<usize> {
-    Ok(fs::read_dir("/proc/self/fd")?.count())
+fn entries(directory: &str) -> io::Result<usize> {
+    Ok(fs::read_dir(directory)?.count())
+}
+
+fn descriptors() -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let path = entry?.path();
+        names.push(match fs::read_link(&path) {
+            Ok(target) => target.display().to_string(),
+            // The directory that is being read.
+            Err(_) => path.display().to_string(),
+        });
+    }
+    Ok(names)
+}
+
+/// Other processes of this PID namespace.
+fn processes() -> io::Result<Vec<String>> {
+    let own = std::process::id().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().filter(|name| name.parse::<u32>().is_ok()) else {
+            continue;
+        };
+        if pid == own {
+            continue;
+        }
+        // It may end between the listing and the look at it.
+        if let Ok(command) = fs::read_to_string(format!("/proc/{pid}/comm")) {
+            found.push(format!("{pid} ({})", command.trim()));
+        }
+    }
+    Ok(found)
+}
+
+fn loops() -> io::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let devices = match fs::read_dir("/sys/block") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        devices => devices?,
+    };
+    for device in devices {
+        let device = device?;
+        // A device without a backing file is free.
+        if let Ok(file) = fs::read_to_string(device.path().join("loop/backing_file")) {
+            let name = device.file_name();
+            found.insert(format!("{} on {}", name.display(), file.trim()));
+        }
+    }
+    Ok(found)
 }

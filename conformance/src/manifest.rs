@@ -25,6 +25,43 @@ pub(crate) struct Facts {
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+impl Facts {
+    /// What differs, in words.
+    fn differences(&self, other: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, one: String, two: String| {
+            if one != two {
+                found.push(format!("{what} {one} became {two}"));
+            }
+        };
+        let mode = |facts: &Self| format!("{:06o}", facts.mode);
+        compare("mode", mode(self), mode(other));
+        let owner = |facts: &Self| format!("{}:{}", facts.owner.0, facts.owner.1);
+        compare("owner", owner(self), owner(other));
+        compare("mtime", self.mtime.to_string(), other.mtime.to_string());
+        compare("device", self.device.to_string(), other.device.to_string());
+        let content = |facts: &Self| match &facts.content {
+            Some(hash) => format!("sha256:{}", &hash[..16]),
+            None => "none".to_owned(),
+        };
+        compare("content", content(self), content(other));
+        let target = |facts: &Self| format!("{:?}", facts.target);
+        compare("target", target(self), target(other));
+        let link = |facts: &Self| format!("{:?}", facts.link_of);
+        compare("first name", link(self), link(other));
+        let names = self.xattrs.keys().chain(other.xattrs.keys());
+        for name in names.collect::<std::collections::BTreeSet<_>>() {
+            let value = |facts: &Self| match facts.xattrs.get(name) {
+                Some(value) => format!("\"{}\"", value.escape_ascii()),
+                None => "absent".to_owned(),
+            };
+            let what = format!("xattr {}", name.escape_ascii());
+            compare(&what, value(self), value(other));
+        }
+        found
+    }
+}
+
 /// A tree: facts by relative path, the root as the empty path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Manifest(pub(crate) BTreeMap<PathBuf, Facts>);
@@ -37,7 +74,8 @@ impl Manifest {
             match other.0.get(path) {
                 None => found.push(format!("`{}` is missing", path.display())),
                 Some(theirs) if theirs != facts => {
-                    found.push(format!("`{}`: {facts:?} became {theirs:?}", path.display()));
+                    let what = facts.differences(theirs).join(", ");
+                    found.push(format!("`{}`: {what}", path.display()));
                 }
                 Some(_) => {}
             }
@@ -61,6 +99,14 @@ impl Manifest {
     /// Leaves the root's own facts out.
     pub(crate) fn without_root(mut self) -> Self {
         self.0.remove(Path::new(""));
+        self
+    }
+
+    /// Leaves the root's time out.
+    pub(crate) fn without_root_time(mut self) -> Self {
+        if let Some(root) = self.0.get_mut(Path::new("")) {
+            root.mtime = 0;
+        }
         self
     }
 
@@ -147,7 +193,7 @@ fn visit(
     Ok(())
 }
 
-/// The attributes that belong to a layer: `user.*` and capabilities.
+/// Every attribute but what a mount keeps for itself and what the security module gives.
 fn xattrs(path: &Path) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut names = vec![0; 64 * 1024];
     let length = match rustix::fs::llistxattr(path, &mut names[..]) {
@@ -160,7 +206,7 @@ fn xattrs(path: &Path) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
     {
-        if !name.starts_with(b"user.") && name != b"security.capability" {
+        if name.starts_with(b"trusted.overlay.") || name == b"security.selinux" {
             continue;
         }
         let mut value = vec![0; 64 * 1024];

@@ -1,216 +1,290 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs cases, each in a process of its own.
+//! Runs cases, each in processes of its own.
 
 use std::{
-    ffi::OsString,
-    io::{self, Read as _, Write},
+    collections::{BTreeMap, VecDeque},
+    fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, ExitStatus, Stdio},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Case, Source, Target, Verdict, leaks::Baseline};
+use crate::{
+    Backing, Entry, Scratch, Site, Source,
+    site::{how, own_group},
+    wire::{self, Leak, Status, Verdict},
+    worker::INIT,
+};
 
-/// The hidden argument that makes the program run one case.
-pub const WORKER: &str = "__case";
-
-/// What is run, and where.
+/// What is run, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The driver.
     pub source: Source,
-    /// Where stores are made; on the file system that is to be tested.
-    pub scratch: PathBuf,
     /// Driver options, `key=value`.
     pub driver_options: Vec<String>,
-    /// How long a case may take.
-    pub timeout: Duration,
+    /// Seeds everything random.
+    pub seed: u64,
+    /// How many cases run at once.
+    pub jobs: usize,
+    /// Multiplies every case's time limit.
+    pub patience: u32,
+    /// A directory for what processes of cases say.
+    pub work: PathBuf,
+    /// Where the files of failed cases are kept.
+    pub keep: Option<PathBuf>,
+    /// The case whose failures are turned into passes.
+    pub sabotage: Option<String>,
 }
 
-/// A case that was run.
-#[derive(Clone, Debug, Serialize)]
+/// A case that was run on one scratch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// Its id.
-    pub id: &'static str,
+    pub id: String,
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
+    /// What it ran on.
+    pub scratch: String,
     /// What came of it.
-    #[serde(flatten)]
-    pub verdict: Verdict,
+    pub status: Status,
+    /// Why it did not pass.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What should have been seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// What was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actual: Option<String>,
+    /// The steps that it named, the last one being where it stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<String>,
+    /// Recorded numbers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measures: BTreeMap<String, f64>,
+    /// What it left behind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaks: Vec<Leak>,
+    /// How many assertions it made.
+    pub assertions: u32,
     /// How long it took.
-    pub milliseconds: u128,
+    pub duration_ms: u64,
+    /// What its processes wrote to standard output and error.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    /// The mount table of its namespace at the failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mountinfo: Option<String>,
+    /// Files that were kept, relative to the report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
+    /// Something outside the store was changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_unsafe: bool,
 }
 
-/// How many cases ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// Passed.
-    pub pass: usize,
-    /// Failed.
-    pub fail: usize,
-    /// Could not be run properly.
-    pub error: usize,
-    /// Do not apply to what the driver declares.
-    pub not_applicable: usize,
-}
+impl Outcome {
+    /// A case that was not started.
+    pub fn not_run(entry: &Entry, scratch: &str, why: &str) -> Self {
+        let verdict = Verdict::new(Status::NotRun, why);
+        Self::of(entry, scratch, verdict, wire::Messages::default())
+    }
 
-impl Summary {
-    /// Counts outcomes.
-    pub fn of(outcomes: &[Outcome]) -> Self {
-        let mut summary = Self::default();
-        for outcome in outcomes {
-            match outcome.verdict {
-                Verdict::Pass => summary.pass += 1,
-                Verdict::Fail(_) => summary.fail += 1,
-                Verdict::Error(_) => summary.error += 1,
-                Verdict::NotApplicable => summary.not_applicable += 1,
-            }
+    fn of(entry: &Entry, scratch: &str, verdict: Verdict, messages: wire::Messages) -> Self {
+        Self {
+            id: entry.id.to_owned(),
+            name: entry.name.to_owned(),
+            scratch: scratch.to_owned(),
+            status: verdict.status,
+            message: verdict.message,
+            expected: verdict.expected,
+            actual: verdict.actual,
+            steps: messages.steps,
+            measures: messages.measures,
+            leaks: verdict.leaks,
+            assertions: verdict.assertions,
+            duration_ms: 0,
+            output: String::new(),
+            mountinfo: None,
+            artifacts: Vec::new(),
+            host_unsafe: verdict.host_unsafe,
         }
-        summary
     }
 }
 
-/// Runs `cases` one after the other and hands each outcome to `seen`.
-pub fn run(options: &Options, cases: &[Case], mut seen: impl FnMut(&Outcome)) -> Vec<Outcome> {
-    let mut outcomes = Vec::with_capacity(cases.len());
-    for case in cases {
-        let start = Instant::now();
-        let verdict = run_one(options, case).unwrap_or_else(|error| {
-            Verdict::Error(format!("the case's process could not be run: {error}"))
-        });
-        let milliseconds = start.elapsed().as_millis();
-        let outcome = Outcome {
-            id: case.id,
-            name: case.name,
-            verdict,
-            milliseconds,
-        };
-        seen(&outcome);
-        outcomes.push(outcome);
-    }
-    outcomes
+/// Runs `cases` on `scratch` and hands each outcome to `seen` as soon as it is there.
+///
+/// # Behavior
+/// - A case's process that crashes or hangs is that case's failure; the others go on.
+pub fn run(
+    options: &Options,
+    scratch: &Scratch,
+    cases: &[&'static Entry],
+    seen: &(dyn Fn(Outcome) + Sync),
+) {
+    let queue: Mutex<VecDeque<_>> = Mutex::new(cases.iter().copied().collect());
+    let next = || queue.lock().expect("no holder panics").pop_front();
+    thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(entry) = next() {
+                    seen(run_one(options, scratch, entry));
+                }
+            });
+        }
+    });
 }
 
-fn run_one(options: &Options, case: &Case) -> io::Result<Verdict> {
+fn run_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> Outcome {
+    let start = Instant::now();
+    let mut outcome = try_one(options, scratch, entry).unwrap_or_else(|error| {
+        let text = format!("the case's process could not be run: {error}");
+        let verdict = Verdict::new(Status::Error, text);
+        let spec = &scratch.backing.spec;
+        Outcome::of(entry, spec, verdict, wire::Messages::default())
+    });
+    outcome.duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    outcome
+}
+
+fn try_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> io::Result<Outcome> {
     let root = tempfile::Builder::new()
         .prefix("conformance-")
-        .tempdir_in(&options.scratch)?;
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(worker_arguments(options, case, root.path()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        .tempdir_in(&scratch.path)?;
+    let said = tempfile::Builder::new()
+        .prefix(entry.id)
+        .tempdir_in(&options.work)?;
+    let site = site(options, &scratch.backing, entry, root.path(), said.path());
+    let output = said.path().join("output");
+    let mut command = own_group(
+        &std::env::current_exe()?,
+        &[INIT.into(), serde_json::to_string(&site)?.into()],
+    );
+    let log = fs::File::create(&output)?;
+    let mut child = command
+        .stdout(Stdio::from(log.try_clone()?))
+        .stderr(Stdio::from(log))
         .spawn()?;
-    let mut stdout = child.stdout.take().expect("it is piped");
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).map(|_| text)
-    });
-    let end = Instant::now() + options.timeout;
-    let status = loop {
+    let limit = entry.timeout * options.patience.max(1);
+    let ended = watch(&mut child, limit)?;
+    let mut messages = wire::read(&site.messages)?;
+    let verdict = match (ended, messages.verdict.take()) {
+        (None, _) => Verdict::new(Status::Fail, format!("no end after {} s", limit.as_secs())),
+        (Some(_), Some(verdict)) => verdict,
+        (Some(status), None) => Verdict::new(
+            Status::Fail,
+            format!("the case's process {}", death(status)),
+        ),
+    };
+    let mut outcome = Outcome::of(entry, &scratch.backing.spec, verdict, messages);
+    outcome.output = clipped(&fs::read(&output)?);
+    outcome.mountinfo = fs::read_to_string(site.messages.with_extension("mountinfo")).ok();
+    if outcome.status == Status::Fail
+        && let Some(keep) = &options.keep
+    {
+        let place = format!(
+            "{}-{}",
+            entry.id,
+            scratch.backing.spec.replace([':', '/'], "-")
+        );
+        keep_files(root.path(), &keep.join(&place))?;
+        outcome.artifacts.push(format!("keep/{place}"));
+    }
+    remove(root, &mut outcome);
+    Ok(outcome)
+}
+
+fn site(options: &Options, backing: &Backing, entry: &Entry, root: &Path, said: &Path) -> Site {
+    Site {
+        source: options.source.clone(),
+        root: root.to_owned(),
+        options: options.driver_options.clone(),
+        backing: backing.clone(),
+        case: entry.id.to_owned(),
+        seed: options.seed,
+        messages: said.join("messages"),
+        sabotaged: options.sabotage.as_deref() == Some(entry.id),
+    }
+}
+
+/// Waits for the end; kills the whole group when there is none in time.
+fn watch(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let end = Instant::now() + limit;
+    let mut pause = Duration::from_micros(500);
+    loop {
         if let Some(status) = child.try_wait()? {
-            break status;
+            return Ok(Some(status));
         }
         if Instant::now() > end {
-            child.kill()?;
+            let group = i32::try_from(child.id()).map_err(io::Error::other)?;
+            killpg(Pid::from_raw(group), Signal::SIGKILL)?;
             child.wait()?;
-            return Ok(Verdict::Fail(format!(
-                "no end after {} s",
-                options.timeout.as_secs()
-            )));
+            return Ok(None);
         }
-        thread::sleep(Duration::from_millis(5));
-    };
-    let text = reader
-        .join()
-        .map_err(|_| io::Error::other("the reader panicked"))??;
-    if !status.success() {
-        return Ok(Verdict::Fail(format!("the process ended with {status}")));
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
     }
-    serde_json::from_str(&text).map_err(io::Error::other)
 }
 
-fn worker_arguments(options: &Options, case: &Case, root: &Path) -> Vec<OsString> {
-    let (kind, what) = match &options.source {
-        Source::Plugin(path) => ("plugin", path.into()),
-        Source::Embedded(name) => ("embedded", name.into()),
-    };
-    let fixed = [
-        WORKER.into(),
-        case.id.into(),
-        kind.into(),
-        what,
-        root.into(),
-    ];
-    fixed
-        .into_iter()
-        .chain(options.driver_options.iter().map(OsString::from))
-        .collect()
+/// How the case's process ended, from the status of the one above it.
+fn death(status: ExitStatus) -> String {
+    match status.code() {
+        Some(code) if code > 128 => {
+            let signal = Signal::try_from(code - 128);
+            let name = signal.map_or("a signal", Signal::as_str);
+            format!("was killed by {name}")
+        }
+        _ => how(status),
+    }
 }
 
-/// Runs one case in this process and prints its verdict: what [`WORKER`] does.
-///
-/// # Errors
-/// When the arguments are not those of [`run`], or the verdict cannot be printed.
-pub fn worker(arguments: &[OsString], out: &mut dyn Write) -> io::Result<()> {
-    let [id, kind, what, root, options @ ..] = arguments else {
-        return Err(io::Error::other(
-            "a case's process is started by the suite alone",
-        ));
-    };
-    let case = crate::all()
-        .into_iter()
-        .find(|case| id == case.id)
-        .ok_or_else(|| io::Error::other("no such case"))?;
-    let source = if kind == "plugin" {
-        Source::Plugin(what.into())
-    } else {
-        Source::Embedded(what.to_string_lossy().into_owned())
-    };
-    let options: Vec<String> = options
-        .iter()
-        .map(|option| option.to_string_lossy().into_owned())
-        .collect();
-    let verdict = check(&case, &source, Path::new(root), &options);
-    serde_json::to_writer(&mut *out, &verdict)?;
-    out.flush()
+/// The end of what was written, when it is too much to show.
+fn clipped(output: &[u8]) -> String {
+    const MOST: usize = 16 << 10;
+    let text = String::from_utf8_lossy(&output[output.len().saturating_sub(MOST)..]);
+    text.into_owned()
 }
 
-fn check(case: &Case, source: &Source, root: &Path, options: &[String]) -> Verdict {
-    let alone = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
-        mount::<str, str, str, str>(None, "/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)
-    });
-    if let Err(error) = alone {
-        return Verdict::Error(format!("cannot make a mount namespace: {error}"));
+fn keep_files(root: &Path, place: &Path) -> io::Result<()> {
+    if place.exists() {
+        fs::remove_dir_all(place)?;
     }
-    let mut target = match Target::open(source, root, options) {
-        Ok(target) => target,
-        Err(error) => return Verdict::Error(format!("the driver cannot be opened: {error:?}")),
-    };
-    if case
-        .gate
-        .is_some_and(|gate| !gate(target.driver.capabilities()))
-    {
-        return Verdict::NotApplicable;
+    fs::create_dir_all(place)?;
+    let status = std::process::Command::new("cp")
+        .args(["-a", "--one-file-system", "--"])
+        .arg(root)
+        .arg(place)
+        .status()?;
+    if status.success() {
+        return Ok(());
     }
-    let home = target.home();
-    let baseline = match Baseline::take() {
-        Ok(baseline) => baseline,
-        Err(error) => return Verdict::Error(format!("cannot look at this process: {error}")),
-    };
-    if let Err(failure) = (case.body)(&mut target) {
-        return Verdict::Fail(failure.0);
-    }
-    match baseline.leaks(&home) {
-        Ok(leaks) if leaks.is_empty() => Verdict::Pass,
-        Ok(leaks) => Verdict::Fail(leaks.join(", ")),
-        Err(error) => Verdict::Error(format!("cannot look at this process: {error}")),
+    Err(io::Error::other(format!(
+        "cannot keep the case's files: cp {}",
+        how(status)
+    )))
+}
+
+/// Removes the case's root: what resists is the case's failure, and must not reach the next one.
+fn remove(root: tempfile::TempDir, outcome: &mut Outcome) {
+    let path = root.keep();
+    if let Err(error) = plywood::sdk::toolkit::remove_tree(&path) {
+        let what = format!("`{}` cannot be removed: {error}", path.display());
+        outcome.leaks.push(Leak {
+            id: "GD-LEK-006".to_owned(),
+            what: what.clone(),
+        });
+        if outcome.status == Status::Pass {
+            outcome.status = Status::Fail;
+            outcome.message = what;
+        }
     }
 }

@@ -1,128 +1,109 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is under test: a driver on a fresh store of its own.
+//! What is under test: a driver on a store of its own.
 
 use std::{
-    fmt, fs,
+    collections::BTreeMap,
+    fmt, io,
+    ops::Deref,
     path::{Path, PathBuf},
 };
 
 use plywood::{
-    Error, ErrorKind, Result,
-    archive::walk::Change,
+    Error, Result,
+    archive::{Compression, walk::Change},
     layers::{
-        DiffOptions, Layer, LayerStore, LayerStoreOptions, NewLayer, PutOptions, UnmountOptions,
+        DiffOptions, Layer, LayerStore, LayerStoreOptions, NewLayer, PutOptions, Reaper,
+        UnmountOptions,
     },
     locking::order::Held,
-    plugin::{DriverHandle, PluginOptions, Registry, tracing_host},
-    sdk::{LayerId, MountRequest, OpenRequest},
+    plugin::DriverHandle,
+    sdk::{LayerId, LayerKind, MountRequest},
 };
 
-use crate::manifest::{self, Manifest};
+use crate::{
+    Site,
+    case::Failure,
+    manifest::{self, Manifest},
+    scratch::{Size, SmallFilesystem},
+    wire,
+};
 
-/// Where the driver comes from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A plugin file.
-    Plugin(PathBuf),
-    /// A driver that is linked into this program.
-    Embedded(String),
-}
-
-impl Source {
-    /// The driver's name: the one in the file's name, for a plugin.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a file that is not called like a plugin.
-    pub fn name(&self) -> Result<String> {
-        match self {
-            Self::Embedded(name) => Ok(name.clone()),
-            Self::Plugin(path) => path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.strip_prefix("libplywood_driver_")?.strip_suffix(".so"))
-                .map(|name| name.replace('_', "-"))
-                .ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::InvalidArgument,
-                        format!(
-                            "`{}` is not called libplywood_driver_NAME.so",
-                            path.display()
-                        ),
-                    )
-                }),
-        }
-    }
-
-    fn registry(&self) -> Result<Registry> {
-        let mut options = PluginOptions::only_embedded();
-        if let Self::Plugin(path) = self {
-            options.embedded = false;
-            options.configured.push(plywood::plugin::ConfiguredPlugin {
-                name: self.name()?,
-                path: path.clone(),
-                sha256: None,
-            });
-        }
-        Ok(Registry::discover(options))
-    }
-
-    /// Opens the driver on `root`.
-    ///
-    /// # Errors
-    /// Why the plugin was refused, or what the driver reports.
-    pub fn open(&self, root: &Path, options: &[String]) -> Result<DriverHandle> {
-        let name = self.name()?;
-        let graph = root.join("graph").join(&name);
-        let mut request = OpenRequest::new(graph, root.join("run").join(&name), tracing_host());
-        request.options = options.to_vec();
-        self.registry()?.open(&name, request)
-    }
-}
-
-/// A driver on a fresh store, with what cases need.
+/// A driver on a store, with what cases need; everything of its [`Site`] can be reached through it.
 pub struct Target {
-    /// Where the store and the case's own files are.
-    pub root: PathBuf,
     /// The driver, behind the guard that core puts around every driver.
     pub driver: DriverHandle,
-    source: Source,
-    options: Vec<String>,
+    site: Site,
     store: LayerStore,
+    /// Unmounted after the store and the driver were closed: fields are dropped in order.
+    small: Option<SmallFilesystem>,
 }
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target")
-            .field("root", &self.root)
+            .field("site", &self.site)
             .finish_non_exhaustive()
     }
 }
 
+impl Deref for Target {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
 impl Target {
-    /// Opens `source` on the empty directory `root`.
+    /// Opens the driver and the store around it.
     ///
     /// # Errors
     /// What opening the driver or the store reports.
-    pub fn open(source: &Source, root: &Path, options: &[String]) -> Result<Self> {
-        let driver = source.open(root, options)?;
-        let name = source.name()?;
+    pub fn open(site: Site) -> Result<Self> {
+        let driver = site.driver()?;
+        Self::with(site, driver)
+    }
+
+    /// A store around a driver that is open already.
+    pub(crate) fn with(site: Site, driver: DriverHandle) -> Result<Self> {
+        let name = site.source.name()?;
         let mut store = LayerStoreOptions::new(
-            root.join("graph").join(format!("{name}-layers")),
-            root.join("run").join(format!("{name}-layers")),
+            site.root.join("graph").join(format!("{name}-layers")),
+            site.root.join("run").join(format!("{name}-layers")),
         );
         store.driver = Some(driver.clone());
         Ok(Self {
-            root: root.to_path_buf(),
-            driver,
-            source: source.clone(),
-            options: options.to_vec(),
             store: LayerStore::open(store)?,
+            driver,
+            site,
+            small: None,
         })
     }
 
-    /// The same store opened anew, as after a restart of the program.
+    /// The same store opened once more, as by another program.
     pub(crate) fn reopened(&self) -> Result<Self> {
-        Self::open(&self.source, &self.root, &self.options)
+        Self::open(self.site.clone())
+    }
+
+    /// A fresh store on a small file system of its own, of the type under the case's root where
+    /// that can be made.
+    pub(crate) fn small(&self, size: Size) -> Result<Self, Failure> {
+        let small = SmallFilesystem::make(&self.site, size)?;
+        let mut target = Self::open(self.site.at(small.mount_point()))?;
+        target.small = Some(small);
+        Ok(target)
+    }
+
+    /// The small file system that [`Target::small`] made.
+    pub(crate) fn small_filesystem(&self) -> Result<&SmallFilesystem, Failure> {
+        let small = self.small.as_ref();
+        small.ok_or_else(|| Failure::harness("this store has no file system of its own"))
+    }
+
+    /// Closes the driver as the end of a program does, and gives back what it ran on.
+    pub(crate) fn close(self) -> Result<(Site, Option<SmallFilesystem>)> {
+        self.driver.close()?;
+        Ok((self.site, self.small))
     }
 
     /// The driver's home directory.
@@ -130,27 +111,77 @@ impl Target {
         self.root.join("graph").join(self.driver.name())
     }
 
-    pub(crate) fn create(&self, id: &str, parent: Option<&str>) -> Result<Layer> {
-        let mut held = Held::nothing();
-        let (mut write, _) = self.store.write(&mut held)?;
-        write.create(&new_layer(id, parent))
+    /// Names what comes next, for the report of a failure.
+    pub(crate) fn step(&self, text: &str) -> io::Result<()> {
+        wire::step(text)
     }
 
-    pub(crate) fn put(&self, id: &str, parent: Option<&str>, tar: &[u8]) -> Result<Layer> {
+    /// Records a number for the report.
+    pub(crate) fn measure(&self, name: &str, value: f64) -> io::Result<()> {
+        wire::measure(name, value)
+    }
+
+    /// The store around the driver.
+    pub(crate) fn store(&self) -> &LayerStore {
+        &self.store
+    }
+
+    pub(crate) fn create(&self, id: &str, parent: Option<&str>) -> Result<Layer> {
+        self.create_with(&new_layer(id, parent))
+    }
+
+    /// A layer to be written to through mounts.
+    pub(crate) fn create_writable(&self, id: &str, parent: Option<&str>) -> Result<Layer> {
+        let mut new = new_layer(id, parent);
+        new.kind = LayerKind::ReadWrite;
+        self.create_with(&new)
+    }
+
+    pub(crate) fn create_with(&self, new: &NewLayer) -> Result<Layer> {
         let mut held = Held::nothing();
-        let new = new_layer(id, parent);
+        let (mut write, _) = self.store.write(&mut held)?;
+        write.create(new)
+    }
+
+    /// A layer that is filled from a tar stream, as images are loaded.
+    pub(crate) fn put(&self, id: &str, parent: Option<&str>, tar: &[u8]) -> Result<Layer> {
+        self.put_with(&new_layer(id, parent), tar, PutOptions::default())
+    }
+
+    pub(crate) fn put_with(
+        &self,
+        new: &NewLayer,
+        reader: impl io::Read + Send,
+        options: PutOptions<'_>,
+    ) -> Result<Layer> {
+        let mut held = Held::nothing();
         self.store
-            .put(&mut held, &new, tar, PutOptions::default())
+            .put(&mut held, new, reader, options)
             .map(|(layer, _)| layer)
     }
 
+    /// Unpacks a tar stream into a layer that exists.
+    pub(crate) fn apply(&self, id: &str, tar: impl io::Read + Send) -> Result<u64> {
+        self.store
+            .apply(&mut Held::nothing(), id, tar, PutOptions::default())
+    }
+
     pub(crate) fn delete(&self, id: &str) -> Result<()> {
-        let reaper = {
-            let mut held = Held::nothing();
-            let (mut write, _) = self.store.write(&mut held)?;
-            write.delete(&[id])?
-        };
-        reaper.run()
+        self.delete_later(id)?.run()
+    }
+
+    /// Deletes a layer, but leaves the content to the caller.
+    pub(crate) fn delete_later(&self, id: &str) -> Result<Reaper> {
+        let mut held = Held::nothing();
+        let (mut write, _) = self.store.write(&mut held)?;
+        write.delete(&[id])
+    }
+
+    /// Every layer that has a record.
+    pub(crate) fn layers(&self) -> Result<Vec<Layer>> {
+        let mut held = Held::nothing();
+        let (read, _) = self.store.read(&mut held)?;
+        Ok(read.list())
     }
 
     pub(crate) fn mount(&self, id: &str, request: &MountRequest) -> Result<PathBuf> {
@@ -160,22 +191,49 @@ impl Target {
     }
 
     pub(crate) fn unmount(&self, id: &str) -> Result<()> {
+        self.unmount_with(id, UnmountOptions::default())
+    }
+
+    pub(crate) fn unmount_with(&self, id: &str, options: UnmountOptions) -> Result<()> {
         let mut held = Held::nothing();
         let (mut write, _) = self.store.write(&mut held)?;
-        write.unmount(id, UnmountOptions::default()).map(drop)
+        write.unmount(id, options).map(drop)
     }
 
+    /// The changes against the layer's parent.
     pub(crate) fn changes(&self, id: &str) -> Result<Vec<Change>> {
-        self.store.changes(&mut Held::nothing(), None, id)
+        self.changes_between(None, id)
     }
 
+    pub(crate) fn changes_between(&self, from: Option<&str>, id: &str) -> Result<Vec<Change>> {
+        self.store.changes(&mut Held::nothing(), from, id)
+    }
+
+    pub(crate) fn diff_size(&self, from: Option<&str>, id: &str) -> Result<u64> {
+        self.store.diff_size(&mut Held::nothing(), from, id)
+    }
+
+    /// The diff against the layer's parent, uncompressed.
     pub(crate) fn diff(&self, id: &str) -> Result<Vec<u8>> {
+        self.diff_between(None, id)
+    }
+
+    pub(crate) fn diff_between(&self, from: Option<&str>, id: &str) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        let mut options = DiffOptions::default();
-        options.compression = Some(plywood::archive::Compression::None);
-        self.store
-            .diff(&mut Held::nothing(), None, id, options, &mut out)?;
+        self.diff_to(from, id, &mut out)?;
         Ok(out)
+    }
+
+    pub(crate) fn diff_to(
+        &self,
+        from: Option<&str>,
+        id: &str,
+        out: &mut (dyn io::Write + Send),
+    ) -> Result<u64> {
+        let mut options = DiffOptions::default();
+        options.compression = Some(Compression::None);
+        self.store
+            .diff(&mut Held::nothing(), from, id, options, out)
     }
 
     /// Mounts a layer, does `work` in it, and unmounts it in any case.
@@ -184,26 +242,36 @@ impl Target {
         id: &str,
         work: impl FnOnce(&Path) -> Result<T, E>,
     ) -> Result<T, E> {
-        let path = self.mount(id, &MountRequest::default())?;
+        self.within_as(id, &MountRequest::default(), work)
+    }
+
+    pub(crate) fn within_as<T, E: From<Error>>(
+        &self,
+        id: &str,
+        request: &MountRequest,
+        work: impl FnOnce(&Path) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let path = self.mount(id, request)?;
         let done = work(&path);
-        self.unmount(id)?;
-        done
+        let unmounted = self.unmount(id);
+        let done = done?;
+        unmounted?;
+        Ok(done)
     }
 
     /// Everything there is to see in a mounted layer.
-    pub(crate) fn manifest(&self, id: &str) -> Result<Manifest, crate::case::Failure> {
+    pub(crate) fn manifest(&self, id: &str) -> Result<Manifest, Failure> {
         self.within(id, |path| Ok(manifest::of(path)?))
     }
 
-    /// A directory of the case's own, outside the store.
-    pub(crate) fn scratch(&self, name: &str) -> std::io::Result<PathBuf> {
-        let path = self.root.join(name);
-        fs::create_dir_all(&path)?;
-        Ok(path)
+    /// What the driver says about a layer.
+    pub(crate) fn metadata(&self, id: &str) -> Result<BTreeMap<String, String>> {
+        self.driver.metadata(&layer_id(id))
     }
 }
 
-fn new_layer(id: &str, parent: Option<&str>) -> NewLayer {
+/// A layer with an id, and nothing else but perhaps a parent.
+pub(crate) fn new_layer(id: &str, parent: Option<&str>) -> NewLayer {
     NewLayer {
         id: Some(id.to_owned()),
         parent: parent.map(str::to_owned),
@@ -212,6 +280,9 @@ fn new_layer(id: &str, parent: Option<&str>) -> NewLayer {
 }
 
 /// The id as drivers get it.
+///
+/// # Panics
+/// When the text is no valid id; cases about invalid ones do not come through here.
 pub(crate) fn layer_id(text: &str) -> LayerId {
     LayerId::new(text).expect("the suite's own ids are valid")
 }

@@ -51,6 +51,16 @@ pub struct Capabilities {
     pub external_directory: bool,
     /// [`Driver::usage`](crate::Driver::usage) answers without walking the layer.
     pub cheap_usage: bool,
+    /// Directories of a parent can be renamed through a mount; without it, renaming one is `EXDEV`.
+    pub directory_rename: bool,
+    /// Inode numbers of files stay the same when they are written to and across mounts.
+    pub stable_inodes: bool,
+    /// Hard links of a parent stay linked when one of them is written to.
+    pub hard_link_copy_up: bool,
+    /// A child takes no space for its parent's content until it is written to.
+    pub space_sharing: bool,
+    /// Holes of sparse files stay holes in children.
+    pub holes: bool,
 }
 
 macro_rules! bits {
@@ -82,5 +92,6 @@ bits! {
     0 list, 1 read_only_mounts, 2 mount_options, 3 mount_labels, 4 volatile_mounts,
     5 idmapped_mounts, 6 native_diff, 7 native_changes, 8 staging, 9 deferred_removal, 10 sync,
     11 size_quota, 12 inode_quota, 13 template, 14 image_stores, 15 external_directory,
-    16 cheap_usage,
+    16 cheap_usage, 17 directory_rename, 18 stable_inodes, 19 hard_link_copy_up, 20 space_sharing,
+    21 holes,
 }

@@ -8,70 +8,20 @@ use plywood::sdk::ChangeKind;
 use super::lifecycle::sample;
 use crate::{
     Case, Target,
-    case::{Failure, demand},
+    case::{Failure, Outcome, case, demand},
     manifest,
     tar_file::TarFile,
 };
 
-type Outcome = Result<(), Failure>;
-
 pub(super) const CASES: &[Case] = &[
-    Case {
-        id: "GD-WHO-011",
-        name: "apply-whiteout",
-        asserts: "`.wh.NAME` in a tar removes exactly NAME",
-        gate: None,
-        body: whiteout,
-    },
-    Case {
-        id: "GD-WHO-012",
-        name: "apply-opaque",
-        asserts: "`.wh..wh..opq` hides what lies below and keeps the same tar's own entries",
-        gate: None,
-        body: opaque,
-    },
-    Case {
-        id: "GD-FID-001",
-        name: "mode-bits",
-        asserts: "every combination of mode bits survives an export and an import",
-        gate: None,
-        body: modes,
-    },
-    Case {
-        id: "GD-FID-002",
-        name: "owners",
-        asserts: "small and huge owners survive an export and an import",
-        gate: None,
-        body: owners,
-    },
-    Case {
-        id: "GD-DIF-001",
-        name: "changes-exact",
-        asserts: "added, modified and deleted paths and their directories are listed, nothing else",
-        gate: None,
-        body: changes,
-    },
-    Case {
-        id: "GD-DIF-003",
-        name: "changes-none",
-        asserts: "an untouched child has no changes",
-        gate: None,
-        body: no_changes,
-    },
-    Case {
-        id: "GD-DIF-015",
-        name: "roundtrip-bytes",
-        asserts: "an imported stream is given back byte for byte",
-        gate: None,
-        body: exact,
-    },
-    Case {
-        id: "GD-DIF-011",
-        name: "roundtrip-manifest",
-        asserts: "a changed child's diff, applied to the same parent, makes an equal tree",
-        gate: None,
-        body: diff_apply,
-    },
+    case("GD-WHO-011", whiteout),
+    case("GD-WHO-012", opaque),
+    case("GD-FID-001", modes),
+    case("GD-FID-002", owners),
+    case("GD-DIF-001", changes),
+    case("GD-DIF-003", no_changes),
+    case("GD-DIF-015", exact),
+    case("GD-DIF-011", diff_apply),
 ];
 
 fn whiteout(target: &mut Target) -> Outcome {

@@ -9,63 +9,25 @@ use plywood::{
 use super::lifecycle::sample;
 use crate::{
     Case, Target,
-    case::{Failure, demand},
+    case::{Outcome, case, demand},
     target::layer_id,
 };
 
-type Outcome = Result<(), Failure>;
-
 pub(super) const CASES: &[Case] = &[
-    Case {
-        id: "GD-IDS-007",
-        name: "dotdot",
-        asserts: "ids that lead out of the home are refused, and nothing outside changes",
-        gate: None,
-        body: dotdot,
-    },
-    Case {
-        id: "GD-ERR-001",
-        name: "get-unknown",
-        asserts: "mounting an unknown layer says that it is unknown",
-        gate: None,
-        body: get_unknown,
-    },
-    Case {
-        id: "GD-ERR-002",
-        name: "remove-unknown",
-        asserts: "removing an unknown layer succeeds and says that it was gone",
-        gate: None,
-        body: remove_unknown,
-    },
-    Case {
-        id: "GD-ERR-005",
-        name: "create-missing-parent",
-        asserts: "a layer on a parent that does not exist is refused and leaves nothing",
-        gate: None,
-        body: missing_parent,
-    },
-    Case {
-        id: "GD-ERR-006",
-        name: "create-duplicate",
-        asserts: "an id that exists is refused, and the existing layer stays as it is",
-        gate: None,
-        body: duplicate,
-    },
-    Case {
-        id: "GD-ERR-021",
-        name: "undeclared-op-refused",
-        asserts: "the operations of every undeclared capability are refused",
-        gate: None,
-        body: undeclared,
-    },
+    case("GD-IDS-007", dotdot),
+    case("GD-ERR-001", get_unknown),
+    case("GD-ERR-002", remove_unknown),
+    case("GD-ERR-005", missing_parent),
+    case("GD-ERR-006", duplicate),
+    case("GD-ERR-021", undeclared),
 ];
 
 fn dotdot(target: &mut Target) -> Outcome {
-    let canary = target.scratch("canary")?;
+    let canary = target.scratch("bystander")?;
     std::fs::write(canary.join("file"), "x")?;
     for id in [
         "..",
-        "../canary",
+        "../bystander",
         "../../x",
         "a/../b",
         ".",

@@ -7,78 +7,22 @@ use plywood::sdk::{CreateRequest, Removed};
 
 use crate::{
     Case, Target,
-    case::{Failure, demand},
+    case::{Failure, Outcome, case, demand},
     manifest,
     tar_file::TarFile,
     target::layer_id,
 };
 
-type Outcome = Result<(), Failure>;
-
 pub(super) const CASES: &[Case] = &[
-    Case {
-        id: "GD-LIF-001",
-        name: "create-empty",
-        asserts: "a new layer exists and mounts to an empty root directory, 0555 and owned by root",
-        gate: None,
-        body: create_empty,
-    },
-    Case {
-        id: "GD-LIF-003",
-        name: "create-child",
-        asserts: "a child shows its parent's tree, equal in bytes and attributes",
-        gate: None,
-        body: create_child,
-    },
-    Case {
-        id: "GD-LIF-008",
-        name: "exists",
-        asserts: "true after create, false before create and after remove",
-        gate: None,
-        body: exists,
-    },
-    Case {
-        id: "GD-LIF-009",
-        name: "list-exact",
-        asserts: "the list is the set of created layers, nothing else",
-        gate: Some(|can| can.list),
-        body: list_exact,
-    },
-    Case {
-        id: "GD-LIF-012",
-        name: "remove-leaf",
-        asserts: "a removed layer is gone, with everything it had on disk",
-        gate: None,
-        body: remove_leaf,
-    },
-    Case {
-        id: "GD-LIF-014",
-        name: "recreate-after-remove",
-        asserts: "the same id again is empty",
-        gate: None,
-        body: recreate,
-    },
-    Case {
-        id: "GD-LIF-021",
-        name: "deferred-remove",
-        asserts: "a trashed layer is gone at once, reaping frees it, and reaping again is harmless",
-        gate: Some(|can| can.deferred_removal),
-        body: deferred,
-    },
-    Case {
-        id: "GD-LIF-022",
-        name: "deferred-remove-abandoned",
-        asserts: "what was trashed and never reaped is reclaimed after a restart",
-        gate: Some(|can| can.deferred_removal),
-        body: abandoned,
-    },
-    Case {
-        id: "GD-LIF-023",
-        name: "metadata-map",
-        asserts: "metadata of a layer can be asked for, and of an unknown one is an error",
-        gate: None,
-        body: metadata,
-    },
+    case("GD-LIF-001", create_empty),
+    case("GD-LIF-003", create_child),
+    case("GD-LIF-008", exists),
+    case("GD-LIF-009", list_exact),
+    case("GD-LIF-012", remove_leaf),
+    case("GD-LIF-014", recreate),
+    case("GD-LIF-021", deferred),
+    case("GD-LIF-022", abandoned),
+    case("GD-LIF-023", metadata),
 ];
 
 fn create_empty(target: &mut Target) -> Outcome {

@@ -8,61 +8,17 @@ use plywood::{ErrorKind, sdk::MountRequest};
 use super::lifecycle::sample;
 use crate::{
     Case, Target,
-    case::{Failure, demand},
+    case::{Failure, Outcome, case, demand},
 };
 
-type Outcome = Result<(), Failure>;
-
 pub(super) const CASES: &[Case] = &[
-    Case {
-        id: "GD-MNT-001",
-        name: "get-path",
-        asserts: "mounting gives an absolute existing directory inside the graph or run root",
-        gate: None,
-        body: path,
-    },
-    Case {
-        id: "GD-MNT-002",
-        name: "get-put-persist",
-        asserts: "what is written is there when the layer is mounted again",
-        gate: None,
-        body: persists,
-    },
-    Case {
-        id: "GD-MNT-009",
-        name: "ro-is-read-only",
-        asserts: "through a read-only mount nothing can be created, written, removed or changed",
-        gate: Some(|can| can.read_only_mounts),
-        body: read_only,
-    },
-    Case {
-        id: "GD-MNT-012",
-        name: "unknown-mount-option",
-        asserts: "an unknown mount option is refused, never ignored",
-        gate: None,
-        body: unknown_option,
-    },
-    Case {
-        id: "GD-COW-001",
-        name: "parent-untouched",
-        asserts: "whatever is done in a child, the parent stays as it is",
-        gate: None,
-        body: parent_untouched,
-    },
-    Case {
-        id: "GD-COW-002",
-        name: "siblings-isolated",
-        asserts: "two children of one parent do not see each other's changes",
-        gate: None,
-        body: siblings,
-    },
-    Case {
-        id: "GD-WHO-001",
-        name: "delete-file",
-        asserts: "a deleted file is gone in the child and grandchild, and present in the parent",
-        gate: None,
-        body: delete_file,
-    },
+    case("GD-MNT-001", path),
+    case("GD-MNT-002", persists),
+    case("GD-MNT-009", read_only),
+    case("GD-MNT-012", unknown_option),
+    case("GD-COW-001", parent_untouched),
+    case("GD-COW-002", siblings),
+    case("GD-WHO-001", delete_file),
 ];
 
 fn path(target: &mut Target) -> Outcome {

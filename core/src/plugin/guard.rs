@@ -106,6 +106,17 @@ impl DriverHandle {
         &self.0.capabilities
     }
 
+    /// The driver without the checks: for a suite that tests what the driver itself refuses.
+    ///
+    /// # Behavior
+    /// - A panic of a driver that is linked in unwinds into the caller, and nothing is poisoned.
+    pub fn unguarded(&self) -> &dyn Driver {
+        self.0
+            .driver
+            .as_deref()
+            .expect("the driver is taken out by drop alone")
+    }
+
     /// Where the driver panicked and what it said, when it is refused for writes.
     pub fn poisoned(&self) -> Option<&str> {
         self.0.poison.get().map(String::as_str)

@@ -176,6 +176,8 @@ impl Driver for OverlayDriver {
         capabilities.deferred_removal = true;
         capabilities.sync = self.config().sync;
         capabilities.image_stores = true;
+        capabilities.space_sharing = true;
+        capabilities.holes = true;
         capabilities
     }
 

@@ -184,6 +184,10 @@ impl Driver for VfsDriver {
         capabilities.sync = self.config.sync;
         capabilities.template = true;
         capabilities.image_stores = true;
+        capabilities.directory_rename = true;
+        capabilities.stable_inodes = true;
+        capabilities.hard_link_copy_up = true;
+        capabilities.holes = true;
         capabilities
     }
 

@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+//! File systems that the suite makes for itself, on image files.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statfs::statfs,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Site, case::Failure};
+
+/// What `--scratch` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// A directory that exists.
+    Directory(PathBuf),
+    /// A file system of that type on an image file, with mount options.
+    Loop {
+        /// What `mkfs.TYPE` makes.
+        fstype: String,
+        /// Mount options.
+        options: Vec<String>,
+    },
+    /// A file system in memory.
+    Memory,
+}
+
+impl FromStr for Spec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "tmpfs" {
+            return Ok(Self::Memory);
+        }
+        if let Some(path) = text.strip_prefix("dir:") {
+            return Ok(Self::Directory(path.into()));
+        }
+        let Some(what) = text.strip_prefix("loop:") else {
+            if text.contains('/') || Path::new(text).is_dir() {
+                return Ok(Self::Directory(text.into()));
+            }
+            return Err(format!(
+                "`{text}` is no scratch: use a directory, loop:TYPE[+OPTION...] or tmpfs"
+            ));
+        };
+        let mut parts = what.split('+').map(str::to_owned);
+        let fstype = parts.next().unwrap_or_default();
+        if fstype.is_empty() || !fstype.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(format!("`{text}` names no file system type"));
+        }
+        Ok(Self::Loop {
+            fstype,
+            options: parts.collect(),
+        })
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "{}", path.display()),
+            Self::Memory => f.write_str("tmpfs"),
+            Self::Loop { fstype, options } => {
+                write!(f, "loop:{fstype}")?;
+                options.iter().try_for_each(|option| write!(f, "+{option}"))
+            }
+        }
+    }
+}
+
+/// The file system that a case's root lies on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backing {
+    /// How it was asked for.
+    pub spec: String,
+    /// The kernel's name of its type.
+    pub fstype: String,
+    /// The bytes of a block.
+    pub block: u64,
+}
+
+impl Backing {
+    /// Looks at the file system under `path`.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn of(spec: &str, path: &Path) -> io::Result<Self> {
+        let stat = statfs(path)?;
+        Ok(Self {
+            spec: spec.to_owned(),
+            fstype: type_name(stat.filesystem_type().0),
+            block: u64::try_from(stat.block_size()).unwrap_or(0),
+        })
+    }
+}
+
+/// Names of `statfs(2)`'s magic numbers, as in the kernel's `linux/magic.h`.
+fn type_name(magic: nix::libc::__fsword_t) -> String {
+    let name = match magic {
+        0xef53 => "ext4",
+        0x5846_5342 => "xfs",
+        0x9123_683e => "btrfs",
+        0x0102_1994 => "tmpfs",
+        0x794c_7630 => "overlay",
+        0x6573_5546 => "fuse",
+        0x2fc1_2fc1 => "zfs",
+        other => return format!("{other:#x}"),
+    };
+    name.to_owned()
+}
+
+/// A scratch that is ready: a directory with enough room.
+#[derive(Debug)]
+pub struct Scratch {
+    /// Where cases get their roots.
+    pub path: PathBuf,
+    /// What it is.
+    pub backing: Backing,
+    mounted: Option<Mounted>,
+}
+
+/// Why there is no scratch.
+#[derive(Debug, thiserror::Error)]
+pub enum ScratchError {
+    /// The machine lacks a tool or a file system.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It should have worked.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Scratch {
+    /// Makes what `spec` names; image files go to `work`.
+    ///
+    /// # Errors
+    /// [`ScratchError`].
+    pub fn make(spec: &Spec, work: &Path) -> Result<Self, ScratchError> {
+        let failed = |error: io::Error| ScratchError::Failed(format!("{spec}: {error}"));
+        let (path, mounted) = match spec {
+            Spec::Directory(path) => {
+                if !path.is_dir() {
+                    return Err(ScratchError::Failed(format!(
+                        "`{}` is no directory",
+                        path.display()
+                    )));
+                }
+                (path.canonicalize().map_err(failed)?, None)
+            }
+            Spec::Memory => {
+                let point = work.join("scratch-tmpfs");
+                let mounted = Mounted::memory(&point, "mode=0755").map_err(failed)?;
+                (point, Some(mounted))
+            }
+            Spec::Loop { fstype, options } => {
+                let point = work.join(format!("scratch-{}", spec.to_string().replace(':', "-")));
+                let mounted = Mounted::image(fstype, options, 16 << 30, &point)?;
+                (point, Some(mounted))
+            }
+        };
+        let backing = Backing::of(&spec.to_string(), &path).map_err(failed)?;
+        Ok(Self {
+            path,
+            backing,
+            mounted,
+        })
+    }
+
+    /// Whether the suite made it.
+    pub fn is_own(&self) -> bool {
+        self.mounted.is_some()
+    }
+}
+
+/// A mount that goes away with this value; the kernel detaches its loop device with it.
+#[derive(Debug)]
+struct Mounted {
+    point: PathBuf,
+    image: Option<PathBuf>,
+}
+
+impl Mounted {
+    fn memory(point: &Path, options: &str) -> io::Result<Self> {
+        fs::create_dir_all(point)?;
+        mount(
+            Some("tmpfs"),
+            point,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(options),
+        )?;
+        Ok(Self {
+            point: point.to_owned(),
+            image: None,
+        })
+    }
+
+    fn image(
+        fstype: &str,
+        options: &[String],
+        bytes: u64,
+        point: &Path,
+    ) -> Result<Self, ScratchError> {
+        let failed = |what: &str, error: &dyn fmt::Display| {
+            ScratchError::Failed(format!("{what} {fstype} on a loop device: {error}"))
+        };
+        let mut image = point.to_owned().into_os_string();
+        image.push(".img");
+        let image = PathBuf::from(image);
+        fs::create_dir_all(point).map_err(|error| failed("preparing", &error))?;
+        let file = fs::File::create(&image).map_err(|error| failed("preparing", &error))?;
+        file.set_len(bytes)
+            .map_err(|error| failed("preparing", &error))?;
+        make_filesystem(fstype, &image)?;
+        let mut list = vec!["loop".to_owned()];
+        list.extend(options.iter().cloned());
+        let output = Command::new("mount")
+            .args(["-t", fstype, "-o", &list.join(",")])
+            .args([&image, point])
+            .output()
+            .map_err(|error| failed("mounting", &error))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let text = text.trim();
+            if text.contains("unknown filesystem") {
+                return Err(ScratchError::Unavailable(format!(
+                    "the kernel has no {fstype}: load its module"
+                )));
+            }
+            return Err(failed("mounting", &text));
+        }
+        let mounted = Self {
+            point: point.to_owned(),
+            image: Some(image),
+        };
+        fs::set_permissions(point, fs::Permissions::from_mode(0o755))
+            .map_err(|error| failed("preparing", &error))?;
+        Ok(mounted)
+    }
+}
+
+fn make_filesystem(fstype: &str, image: &Path) -> Result<(), ScratchError> {
+    let quiet: &[&str] = match fstype {
+        "ext4" => &["-q", "-F", "-E", "lazy_itable_init=1,nodiscard"],
+        "btrfs" => &["-q", "--nodiscard"],
+        _ => &["-q"],
+    };
+    let tool = format!("mkfs.{fstype}");
+    let output = Command::new(&tool).args(quiet).arg(image).output();
+    let output = match output {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(ScratchError::Unavailable(format!(
+                "there is no `{tool}`: install the package that has it"
+            )));
+        }
+        output => output.map_err(|error| ScratchError::Failed(format!("{tool}: {error}")))?,
+    };
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(ScratchError::Failed(format!("{tool}: {text}")))
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // A case's process may have left it busy; its name must go away in any case, and the
+        // mount namespace that holds the rest ends with this process.
+        let _gone = umount2(&self.point, MntFlags::MNT_DETACH);
+        if let Some(image) = &self.image {
+            let _removed = fs::remove_file(image);
+        }
+        let _removed = fs::remove_dir(&self.point);
+    }
+}
+
+/// How much room a small file system has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl Size {
+    pub(crate) const fn mib(mib: u64) -> Self {
+        Self(mib << 20)
+    }
+}
+
+/// A file system of a case's own, to be filled, made read-only or cut off.
+#[derive(Debug)]
+pub(crate) struct SmallFilesystem {
+    mounted: Mounted,
+    fstype: String,
+}
+
+impl SmallFilesystem {
+    /// Makes one of the type under the case's root, or in memory where that type has no `mkfs`.
+    pub(crate) fn make(site: &Site, size: Size) -> Result<Self, Failure> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let point = site.root.join(format!("small-{number}"));
+        let fstype = site.backing.fstype.clone();
+        let mounted = match fstype.as_str() {
+            "ext4" | "xfs" | "btrfs" => {
+                // What mkfs.xfs and mkfs.btrfs ask for at least.
+                let least = match fstype.as_str() {
+                    "xfs" => 300 << 20,
+                    "btrfs" => 128 << 20,
+                    _ => 8 << 20,
+                };
+                Mounted::image(&fstype, &[], size.0.max(least), &point).map_err(
+                    |error| match error {
+                        ScratchError::Unavailable(text) => Failure::not_run(text),
+                        ScratchError::Failed(text) => Failure::harness(text),
+                    },
+                )?
+            }
+            _ => Mounted::memory(&point, &format!("mode=0755,size={}", size.0))?,
+        };
+        Ok(Self { mounted, fstype })
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn mount_point(&self) -> &Path {
+        &self.mounted.point
+    }
+
+    /// Its type.
+    pub(crate) fn fstype(&self) -> &str {
+        &self.fstype
+    }
+
+    /// Its image file, when it has one.
+    pub(crate) fn image(&self) -> Option<&Path> {
+        self.mounted.image.as_deref()
+    }
+
+    /// Takes all room but `leave` bytes, with a file outside the store.
+    pub(crate) fn fill(&self, leave: u64) -> io::Result<()> {
+        use io::Write as _;
+        let mut file = fs::File::create(self.filler())?;
+        let mut chunk: usize = 1 << 20;
+        let block = vec![0xa5_u8; chunk];
+        while chunk >= 4096 {
+            let stat = nix::sys::statvfs::statvfs(self.mount_point())?;
+            let free = stat.blocks_available() * stat.fragment_size();
+            if free < leave + chunk as u64 {
+                chunk /= 4;
+                continue;
+            }
+            match file
+                .write_all(&block[..chunk])
+                .and_then(|()| file.sync_data())
+            {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => chunk /= 4,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the room back that [`Self::fill`] took.
+    pub(crate) fn unfill(&self) -> io::Result<()> {
+        fs::remove_file(self.filler())?;
+        nix::unistd::syncfs(fs::File::open(self.mount_point())?)?;
+        Ok(())
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.mount_point().join("filler")
+    }
+
+    /// Mounts it read-only, or writable again.
+    pub(crate) fn remount(&self, read_only: bool) -> io::Result<()> {
+        let mut flags = MsFlags::MS_REMOUNT;
+        flags.set(MsFlags::MS_RDONLY, read_only);
+        mount::<str, _, str, str>(None, self.mount_point(), None, flags, None)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_specifications_are_read_and_written() {
+        for text in ["/var/tmp", "loop:ext4", "loop:xfs+pquota", "tmpfs"] {
+            assert_eq!(text.parse::<Spec>().unwrap().to_string(), text);
+        }
+        assert_eq!("dir:/x".parse(), Ok(Spec::Directory("/x".into())));
+        for text in ["", "nonsense-that-is-no-directory", "loop:", "loop:a b"] {
+            assert!(text.parse::<Spec>().is_err(), "{text}");
+        }
+    }
+}

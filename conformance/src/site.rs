@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where a case runs: the driver's source, an empty root, and processes of the case's own.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use plywood::{
+    Error, ErrorKind, Result,
+    plugin::{DriverHandle, PluginOptions, Registry, tracing_host},
+    sdk::OpenRequest,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Target,
+    case::{Failure, Outcome},
+    scratch::Backing,
+    wire::{self, Status},
+    worker::PEER,
+};
+
+/// Where the driver comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A plugin file.
+    Plugin(PathBuf),
+    /// A driver that is linked into this program.
+    Embedded(String),
+}
+
+impl Source {
+    /// The driver's name: the one in the file's name, for a plugin.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a file that is not called like a plugin.
+    pub fn name(&self) -> Result<String> {
+        match self {
+            Self::Embedded(name) => Ok(name.clone()),
+            Self::Plugin(path) => path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.strip_prefix("libplywood_driver_")?.strip_suffix(".so"))
+                .map(|name| name.replace('_', "-"))
+                .ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::InvalidArgument,
+                        format!(
+                            "`{}` is not called libplywood_driver_NAME.so",
+                            path.display()
+                        ),
+                    )
+                }),
+        }
+    }
+
+    /// A registry that has this driver alone (or all that are linked in).
+    pub(crate) fn registry(&self) -> Result<Registry> {
+        let mut options = PluginOptions::only_embedded();
+        if let Self::Plugin(path) = self {
+            options.embedded = false;
+            options.configured.push(plywood::plugin::ConfiguredPlugin {
+                name: self.name()?,
+                path: path.clone(),
+                sha256: None,
+            });
+        }
+        Ok(Registry::discover(options))
+    }
+}
+
+/// Everything that a case's processes share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Site {
+    /// The driver.
+    pub source: Source,
+    /// An empty directory on the scratch file system, the case's own.
+    pub root: PathBuf,
+    /// Driver options, `key=value`.
+    pub options: Vec<String>,
+    /// The file system under `root`.
+    pub backing: Backing,
+    pub(crate) case: String,
+    pub(crate) seed: u64,
+    pub(crate) messages: PathBuf,
+    /// Turns a failure into a pass, to show that the suite's own test notices.
+    pub(crate) sabotaged: bool,
+}
+
+impl Site {
+    /// The driver's home directory.
+    pub(crate) fn home(&self) -> Result<PathBuf> {
+        Ok(self.root.join("graph").join(self.source.name()?))
+    }
+
+    /// The driver's run directory.
+    pub(crate) fn run_dir(&self) -> Result<PathBuf> {
+        Ok(self.root.join("run").join(self.source.name()?))
+    }
+
+    /// What the driver is opened with.
+    pub(crate) fn request(&self) -> Result<OpenRequest> {
+        let mut request = OpenRequest::new(self.home()?, self.run_dir()?, tracing_host());
+        request.options.clone_from(&self.options);
+        Ok(request)
+    }
+
+    /// Opens the driver alone.
+    pub(crate) fn driver(&self) -> Result<DriverHandle> {
+        self.driver_with(self.request()?)
+    }
+
+    /// Opens the driver alone, with another request.
+    pub(crate) fn driver_with(&self, request: OpenRequest) -> Result<DriverHandle> {
+        self.source.registry()?.open(&self.source.name()?, request)
+    }
+
+    /// Opens the driver and the store around it.
+    pub(crate) fn open(&self) -> Result<Target> {
+        Target::open(self.clone())
+    }
+
+    /// The same driver on another root.
+    pub(crate) fn at(&self, root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            ..self.clone()
+        }
+    }
+
+    /// A directory of the case's own, outside the store and on the same file system.
+    pub(crate) fn scratch(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.root.join(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// Numbers that are the same whenever the run's seed is.
+    pub(crate) fn rng(&self) -> fastrand::Rng {
+        let mut mixed = self.seed;
+        for byte in self.case.bytes() {
+            mixed = mixed.rotate_left(7) ^ u64::from(byte).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+        fastrand::Rng::with_seed(mixed)
+    }
+
+    /// The command line that runs a role of this case on this site, not yet started; its messages
+    /// go to the file that is returned beside it.
+    pub(crate) fn role(&self, role: &str, arguments: &[&str]) -> io::Result<(Command, PathBuf)> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut name = self.messages.clone().into_os_string();
+        name.push(format!("-{}-{number}", std::process::id()));
+        let messages = PathBuf::from(name);
+        let site = Self {
+            messages: messages.clone(),
+            ..self.clone()
+        };
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg(PEER)
+            .arg(serde_json::to_string(&site)?)
+            .arg(role)
+            .args(arguments)
+            .stdin(Stdio::null());
+        Ok((command, messages))
+    }
+
+    /// Starts a role of this case in a process of its own.
+    pub(crate) fn peer(&self, role: &str, arguments: &[&str]) -> Result<Peer, Failure> {
+        let (mut command, messages) = self.role(role, arguments)?;
+        Ok(Peer {
+            child: command.spawn()?,
+            messages,
+        })
+    }
+
+    /// Runs a role of this case in a process of its own to its end.
+    pub(crate) fn in_peer(&self, role: &str, arguments: &[&str]) -> Outcome {
+        self.peer(role, arguments)?.join()
+    }
+}
+
+/// A part of a case in a process of its own; killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    child: Child,
+    messages: PathBuf,
+}
+
+impl Peer {
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it as a crash would, and waits for its end.
+    pub(crate) fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.child.kill()?;
+        self.child.wait()
+    }
+
+    /// Waits until it has named the step `text`.
+    pub(crate) fn wait_for_step(&mut self, text: &str) -> Outcome {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let ended = self.child.try_wait()?;
+            let steps = wire::read(&self.messages)?.steps;
+            if steps.iter().any(|step| step == text) {
+                return Ok(());
+            }
+            if let Some(status) = ended {
+                return Err(self.outcome(status).err().unwrap_or_else(|| {
+                    Failure::harness(format!("the process ended before its step `{text}`"))
+                }));
+            }
+            if Instant::now() > end {
+                return Err(Failure::new(format!("no step `{text}` after 30 s")));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits for its end, and fails as it failed.
+    pub(crate) fn join(mut self) -> Outcome {
+        let status = self.child.wait()?;
+        self.outcome(status)
+    }
+
+    fn outcome(&self, status: ExitStatus) -> Outcome {
+        let messages = wire::read(&self.messages)?;
+        let last = messages.steps.last();
+        match messages.verdict {
+            Some(verdict) if verdict.status == Status::Pass => Ok(()),
+            Some(verdict) => Err(Failure {
+                ending: match verdict.status {
+                    Status::NotRun => crate::case::Ending::NotRun,
+                    Status::NotApplicable => crate::case::Ending::NotApplicable,
+                    Status::Error => crate::case::Ending::Harness,
+                    _ => crate::case::Ending::Failed,
+                },
+                text: verdict.message,
+                expected: verdict.expected,
+                actual: verdict.actual,
+            }),
+            None => Err(Failure::new(format!(
+                "a process of the case {} after its step {last:?}",
+                how(status)
+            ))),
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait()
+            && self.child.kill().is_ok()
+        {
+            // Nothing is left to tell when the wait for a killed child fails.
+            let _status = self.child.wait();
+        }
+    }
+}
+
+/// How a process ended, in words.
+pub(crate) fn how(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, Some(signal)) => {
+            let name = nix::sys::signal::Signal::try_from(signal)
+                .map_or_else(|_| signal.to_string(), |signal| signal.to_string());
+            format!("was killed by {name}")
+        }
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// Starts `program` in a process group of its own, which dies with this process.
+pub(crate) fn own_group(program: &Path, arguments: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .process_group(0);
+    command
+}
