@@ -2,14 +2,24 @@
 //! A complete graph driver: every layer is a directory that starts as a copy of its parent.
 //!
 //! `cargo build` makes `libplywood_driver_minimal.so`; `plywood --plugin-dir target/debug
-//! --storage-driver minimal` uses it.
+//! --storage-driver minimal` uses it. What it keeps on disk:
+//!
+//! ```text
+//! HOME/layers/ID/    the layer's files
+//! HOME/tempdirs/     what is being made or removed; reclaimed after a crash
+//! ```
 
-use std::{collections::BTreeMap, fs, os::unix::fs as unix, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs as unix,
+    path::{Path, PathBuf},
+};
 
 use plywood_plugin_sdk::{
-    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, IoContext,
-    LayerId, Log, MountPlan, MountRequest, OpenRequest, Plugin, Removed, Result, UnpackTarget,
-    Usage, export_driver, toolkit,
+    Capabilities, CreateRequest, DiffView, Driver, DriverError, IoContext, LayerId, Log, MountPlan,
+    MountRequest, OpenRequest, Plugin, Removed, Result, UnpackTarget, Usage, export_driver,
+    toolkit::{self, CopyOptions, TempDir},
 };
 
 /// Names the driver and opens it.
@@ -22,9 +32,10 @@ impl Plugin for Minimal {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn open(request: OpenRequest) -> Result<Box<dyn Driver>> {
+        request.refuse_options(Self::NAME)?;
         let log = request.log(Self::NAME);
         let home = request.home;
-        fs::create_dir_all(&home).at("cannot create", &home)?;
+        toolkit::create_private_dirs(&home.join("layers"))?;
         Ok(Box::new(Copies { home, log }))
     }
 }
@@ -37,37 +48,32 @@ struct Copies {
 }
 
 impl Copies {
-    /// The layer's directory. Ids are safe to join: core and the plugin glue have checked them.
+    /// Where the layer is or will be. Ids are safe to join: they are checked before they arrive.
+    fn place(&self, id: &LayerId) -> PathBuf {
+        self.home.join("layers").join(id.as_str())
+    }
+
+    /// The directory of a layer that is there.
     fn tree(&self, id: &LayerId) -> Result<PathBuf> {
-        let tree = self.home.join(id.as_str());
         if self.exists(id)? {
-            return Ok(tree);
+            return Ok(self.place(id));
         }
         Err(DriverError::no_layer(id))
     }
 
-    fn fill(&self, place: &PathBuf, request: &CreateRequest) -> Result<()> {
-        if let Some(option) = request.storage_options.keys().next() {
-            let message = format!("minimal: unknown option `{option}`");
-            return Err(DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message));
+    /// A private directory; whatever is in it is removed when it is dropped.
+    fn temporary(&self) -> Result<TempDir> {
+        TempDir::create(&self.home.join("tempdirs"))
+    }
+
+    fn fill(&self, new: &Path, request: &CreateRequest) -> Result<()> {
+        let parent = request.parent.as_ref().map(|parent| self.tree(parent));
+        fs::create_dir(new).at("cannot create", new)?;
+        if let Some(parent) = parent.transpose()? {
+            return toolkit::copy_tree(&parent, new, CopyOptions::everything());
         }
-        let Some(parent) = &request.parent else {
-            fs::create_dir(place).at("cannot create", place)?;
-            let root = request.id_maps.root().ok_or_else(|| {
-                DriverError::new(DriverErrorCode::INVALID_ARGUMENT, "root is not mapped")
-            });
-            let (uid, gid) = root?;
-            return unix::chown(place, Some(uid), Some(gid)).at("cannot change owner of", place);
-        };
-        let parent = self.tree(parent)?;
-        let mut copy = Command::new("cp");
-        copy.args(["-a", "--reflink=auto", "--"]).arg(&parent);
-        let copied = copy.arg(place).output().at("cannot run cp for", &parent)?;
-        if copied.status.success() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&copied.stderr).trim().to_owned();
-        Err(DriverError::new(DriverErrorCode::IO, text))
+        let (uid, gid) = request.root_owner()?;
+        unix::chown(new, Some(uid), Some(gid)).at("cannot change the owner of", new)
     }
 }
 
@@ -84,40 +90,37 @@ impl Driver for Copies {
     }
 
     fn create(&self, request: &CreateRequest) -> Result<()> {
+        request.refuse_options()?;
         if self.exists(&request.id)? {
             return Err(DriverError::layer_exists(&request.id));
         }
-        // No id begins with a dot. What an interrupted call left there is replaced.
-        let place = self.home.join(format!(".new-{}", request.id));
-        toolkit::remove_tree(&place)?;
-        let made = self.fill(&place, request).and_then(|()| {
-            fs::rename(&place, self.home.join(request.id.as_str())).at("cannot publish", &place)
-        });
-        if made.is_err() {
-            toolkit::remove_tree(&place)?;
-        }
-        self.log
-            .debug(format_args!("create {}: {made:?}", request.id));
-        made
+        let (mut temporary, layer) = (self.temporary()?, self.place(&request.id));
+        let new = temporary.addition();
+        self.fill(&new, request)?;
+        fs::rename(&new, &layer).at("cannot publish", &layer)?;
+        self.log.debug(format_args!("created {}", request.id));
+        temporary.close()
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
-        if !self.exists(id)? {
-            return Ok(Removed::AlreadyGone);
-        }
-        toolkit::remove_tree(&self.home.join(id.as_str()))?;
-        Ok(Removed::Now)
+        let mut temporary = self.temporary()?;
+        let taken = temporary.take(&self.place(id))?;
+        temporary.close()?;
+        Ok(taken.map_or(Removed::AlreadyGone, |_| Removed::Now))
     }
 
     fn exists(&self, id: &LayerId) -> Result<bool> {
-        let tree = self.home.join(id.as_str());
-        tree.try_exists().at("cannot look at", &tree)
+        let place = self.place(id);
+        place.try_exists().at("cannot look at", &place)
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
-        let names = fs::read_dir(&self.home).at("cannot read", &self.home)?;
-        let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        Ok(names.filter_map(|name| LayerId::new(name).ok()).collect())
+        let layers = self.home.join("layers");
+        let names = fs::read_dir(&layers).at("cannot read", &layers)?;
+        let names = names.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
+        let names: Vec<_> = names.collect::<Result<_, _>>().at("cannot read", &layers)?;
+        let ids = names.into_iter().flatten().map(LayerId::new);
+        Ok(ids.filter_map(Result::ok).collect())
     }
 
     fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
@@ -147,5 +150,9 @@ impl Driver for Copies {
 
     fn content_roots(&self, id: &LayerId) -> Result<Vec<PathBuf>> {
         Ok(vec![self.tree(id)?])
+    }
+
+    fn recover(&self) -> Result<Vec<String>> {
+        toolkit::temp_dir::recover(&self.home.join("tempdirs"))
     }
 }

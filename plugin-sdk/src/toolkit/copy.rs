@@ -32,6 +32,16 @@ pub struct CopyOptions {
     pub xattrs: CopiedXattrs,
 }
 
+impl CopyOptions {
+    /// Nothing is left out, and every failure is an error.
+    pub fn everything() -> Self {
+        Self {
+            ignore_chown_errors: false,
+            xattrs: CopiedXattrs::All,
+        }
+    }
+}
+
 /// Which extended attributes [`copy_tree`] copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

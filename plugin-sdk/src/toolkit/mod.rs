@@ -2,15 +2,18 @@
 //! What several drivers need.
 
 mod copy;
+mod dirs;
 pub mod mountinfo;
 pub mod options;
 mod places;
 mod private_mount;
 mod remove;
+mod requests;
 pub mod temp_dir;
 mod usage;
 
 pub use copy::{CopiedXattrs, CopyOptions, copy_tree};
+pub use dirs::create_private_dirs;
 pub use places::{Held, Places};
 pub use private_mount::{is_mount_point, make_private, undo_private};
 pub use remove::{remove_tree, remove_tree_at};

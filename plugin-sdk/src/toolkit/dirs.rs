@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Directories that nobody else looks into.
+
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt, path::Path};
+
+use crate::{IoContext, Result};
+
+/// Makes `path` and what is missing above it, for the owner alone (0700); what exists stays as it
+/// is.
+///
+/// # Errors
+/// What the file system reports.
+pub fn create_private_dirs(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .at("cannot create", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn every_directory_that_is_made_is_private() {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let path = root.path().join("a/b");
+        create_private_dirs(&path).unwrap();
+        create_private_dirs(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&root.path().join("a")), 0o700);
+        assert_eq!(mode(root.path()), 0o755);
+    }
+}
