@@ -107,8 +107,25 @@ const SILENT: &[Edit] = &[(
     "(construct::<P>, CheckTypeLayout::No)",
 )];
 
+/// What makes the plugin of the first ABI a member of a variant's workspace.
+const FIRST: &[(&str, &str)] = &[
+    ("\n[workspace]\n", ""),
+    (
+        "name = \"first-abi-plugin\"",
+        "name = \"first-abi-plugin-VARIANT\"",
+    ),
+    (
+        "name = \"plywood_driver_first\"",
+        "name = \"abi_fixture_first_VARIANT\"",
+    ),
+    (
+        "plywood-plugin-sdk = \"1.0\"",
+        "plywood-plugin-sdk = { path = \"../sdk-VARIANT\" }",
+    ),
+];
+
 /// Builds `packages` of `fixtures/abi` with an edited SDK.
-fn build(variant: &str, edits: &[Edit], packages: &[&str]) {
+pub(crate) fn build(variant: &str, edits: &[Edit], packages: &[&str]) {
     cargo_build(&prepare(variant, edits, packages), &[]);
 }
 
@@ -123,9 +140,15 @@ fn prepare(variant: &str, edits: &[Edit], packages: &[&str]) -> PathBuf {
     copy_sources(&workspace().join("plugin-sdk"), &root.join(&sdk), edits);
     let colour = if variant == "next" { COLOUR } else { "" };
     for package in packages {
-        let source = workspace().join("core/tests/fixtures/abi").join(package);
+        let source = match *package {
+            "first" => workspace().join("plugin-sdk/tests/first-abi"),
+            _ => workspace().join("core/tests/fixtures/abi").join(package),
+        };
         for file in ["Cargo.toml", "src/main.rs", "src/lib.rs"] {
             if let Ok(text) = fs::read_to_string(source.join(file)) {
+                let text = FIRST
+                    .iter()
+                    .fold(text, |text, (old, new)| text.replace(old, new));
                 let text = text.replace("VARIANT", variant);
                 let text = text.replace("    // COLOUR\n", colour);
                 write_if_changed(&root.join(package).join(file), &text);
@@ -177,13 +200,13 @@ fn write_if_changed(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-fn plugin(variant: &str) -> PathBuf {
+pub(crate) fn plugin(variant: &str) -> PathBuf {
     artifacts().join(format!("libabi_fixture_{variant}.so"))
 }
 
-fn next() {
+pub(crate) fn next() {
     static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| build("next", NEXT, &["plugin", "host"]));
+    BUILT.get_or_init(|| build("next", NEXT, &["plugin", "host", "first"]));
 }
 
 fn refusal(variant: &str) -> String {
@@ -196,7 +219,7 @@ fn refusal(variant: &str) -> String {
 }
 
 /// What the program of ABI 1.1 says about a plugin: licence, existence of a layer, colour.
-fn in_newer_program(plugin: &Path) -> String {
+pub(crate) fn in_newer_program(plugin: &Path) -> String {
     next();
     let place = Place::new();
     let output = Command::new(artifacts().join("abi_fixture_host"))

@@ -23,6 +23,7 @@ mod layers_meanwhile;
 mod layers_records;
 mod layers_support;
 mod plugin_abi;
+mod plugin_first_abi;
 mod plugin_loading;
 mod plugin_panics;
 mod stores_containers;

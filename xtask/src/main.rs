@@ -12,6 +12,7 @@ mod demo;
 mod image;
 mod layers;
 mod lint;
+mod out_of_tree;
 mod run;
 mod setup;
 mod soak;
@@ -42,6 +43,8 @@ enum Task {
     Layers(layers::Options),
     /// Lets two plywood and two containers-storage processes work on one store.
     Soak(soak::Options),
+    /// Builds and certifies the example of a vendor's driver outside the workspace.
+    OutOfTree,
     /// Checks house rules that no compiler knows.
     Lint,
     /// Makes the layers that the benchmarks use.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Conformance => test::conformance(),
         Task::Layers(options) => layers::run(&options),
         Task::Soak(options) => soak::run(&options),
+        Task::OutOfTree => out_of_tree::run(),
         Task::Lint => lint::run(),
         Task::Corpus { directory, which } => corpus::make(&directory, &which),
         Task::Setup => setup::install(setup::Need::All),

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers, and where they are while they come and go.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+};
+
+use plywood_plugin_sdk::{
+    Capabilities, CreateRequest, DiffView, Driver, DriverError, IoContext, LayerId, MountPlan,
+    MountRequest, MountStep, MountSteps, OpenRequest, Plugin, Removed, Result, Staged,
+    UnpackTarget, Usage,
+    toolkit::{self, CopyOptions, Held, Places, TempDir, temp_dir},
+};
+
+use crate::{
+    Reflink,
+    probe::{self, Fallback},
+};
+
+const LAYERS: &str = "layers";
+const PLACES: &str = "places";
+
+/// An open store.
+pub(crate) struct Reflinks {
+    home: PathBuf,
+    run_dir: PathBuf,
+    shares_blocks: bool,
+    held: Places,
+}
+
+impl Reflinks {
+    pub(crate) fn open(request: OpenRequest, fallback: Fallback) -> Result<Self> {
+        let log = request.log(Reflink::NAME);
+        let (home, run_dir) = (request.home, request.run_dir);
+        toolkit::create_private_dirs(&home.join(LAYERS))?;
+        let shares_blocks = probe::shares_blocks(&home.join(PLACES), fallback)?;
+        if !shares_blocks {
+            log.warn("this file system cannot share blocks: layers are real copies");
+        }
+        Ok(Self {
+            home,
+            run_dir,
+            shares_blocks,
+            held: Places::default(),
+        })
+    }
+
+    fn layers(&self) -> PathBuf {
+        self.home.join(LAYERS)
+    }
+
+    /// A private directory; whatever is in it is removed when it is dropped.
+    fn temporary(&self) -> Result<TempDir> {
+        TempDir::create(&self.home.join(PLACES))
+    }
+
+    fn place(&self, id: &LayerId) -> PathBuf {
+        self.layers().join(id.as_str())
+    }
+
+    fn is_there(&self, id: &LayerId) -> Result<bool> {
+        let place = self.place(id);
+        place.try_exists().at("cannot look at", &place)
+    }
+
+    fn tree(&self, id: &LayerId) -> Result<PathBuf> {
+        if self.is_there(id)? {
+            return Ok(self.place(id));
+        }
+        Err(DriverError::no_layer(id))
+    }
+
+    /// Makes what is at `content` the layer `id`.
+    fn publish(&self, content: &Path, id: &LayerId) -> Result<()> {
+        // The rename alone would replace a layer that is an empty directory.
+        if self.is_there(id)? {
+            return Err(DriverError::layer_exists(id));
+        }
+        let place = self.place(id);
+        fs::rename(content, &place).at("cannot publish", &place)
+    }
+
+    /// The new layer's tree in a private place, which is removed again when it is dropped.
+    fn make(&self, request: &CreateRequest) -> Result<Held> {
+        request.refuse_options()?;
+        let source = request.template.as_ref().or(request.parent.as_ref());
+        let source = source.map(|id| self.tree(id)).transpose()?;
+        let mut place = self.temporary()?;
+        let content = place.addition();
+        fs::create_dir(&content).at("cannot create", &content)?;
+        if let Some(source) = source {
+            // Shares blocks wherever the file system lets it.
+            toolkit::copy_tree(&source, &content, CopyOptions::everything())?;
+        } else {
+            let (uid, gid) = request.root_owner()?;
+            chown(&content, Some(uid), Some(gid)).at("cannot change the owner of", &content)?;
+        }
+        Ok(Held { place, content })
+    }
+}
+
+impl Driver for Reflinks {
+    fn capabilities(&self) -> Capabilities {
+        let mut can = Capabilities::default();
+        can.list = true;
+        can.read_only_mounts = true;
+        can.idmapped_mounts = true;
+        can.template = true;
+        can.staging = true;
+        can.deferred_removal = true;
+        can
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        let shares = self.shares_blocks.to_string();
+        Ok(vec![("Shares blocks".to_owned(), shares)])
+    }
+
+    fn create(&self, request: &CreateRequest) -> Result<()> {
+        if self.is_there(&request.id)? {
+            return Err(DriverError::layer_exists(&request.id));
+        }
+        let held = self.make(request)?;
+        self.publish(&held.content, &request.id)?;
+        held.place.close()
+    }
+
+    fn remove(&self, id: &LayerId) -> Result<Removed> {
+        match self.trash(id)? {
+            Some(token) => self.reap(&token).map(|()| Removed::Now),
+            None => Ok(Removed::AlreadyGone),
+        }
+    }
+
+    fn exists(&self, id: &LayerId) -> Result<bool> {
+        self.is_there(id)
+    }
+
+    fn list(&self) -> Result<Vec<LayerId>> {
+        let layers = self.layers();
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&layers).at("cannot read", &layers)? {
+            let name = entry.at("cannot read", &layers)?.file_name();
+            // What has no layer's name was put there by somebody else.
+            ids.extend(name.to_str().and_then(|name| LayerId::new(name).ok()));
+        }
+        Ok(ids)
+    }
+
+    fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
+        let tree = self.tree(id)?.display().to_string();
+        Ok(BTreeMap::from([("Directory".to_owned(), tree)]))
+    }
+
+    fn usage(&self, id: &LayerId) -> Result<Usage> {
+        toolkit::tree_usage(&self.tree(id)?)
+    }
+
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        let tree = self.tree(id)?;
+        if !request.read_only {
+            return Ok(MountPlan::Directory(tree));
+        }
+        let target = self.run_dir.join(id.as_str());
+        toolkit::create_private_dirs(&target)?;
+        let bind = MountStep::Bind {
+            source: tree,
+            target: target.clone(),
+            read_only: true,
+        };
+        let steps = vec![bind];
+        Ok(MountPlan::Mounts(MountSteps { target, steps }))
+    }
+
+    fn released(&self, id: &LayerId) -> Result<()> {
+        let target = self.run_dir.join(id.as_str());
+        match fs::remove_dir(&target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.at("cannot remove", &target),
+        }
+    }
+
+    fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
+        self.tree(id).map(UnpackTarget::tree)
+    }
+
+    fn diff_view(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<DiffView> {
+        Ok(DiffView::Trees {
+            tree: self.tree(id)?,
+            parent: parent.map(|parent| self.tree(parent)).transpose()?,
+        })
+    }
+
+    fn content_roots(&self, id: &LayerId) -> Result<Vec<PathBuf>> {
+        Ok(vec![self.tree(id)?])
+    }
+
+    fn stage(&self, request: &CreateRequest) -> Result<Staged> {
+        let held = self.make(request)?;
+        let target = UnpackTarget::tree(&held.content);
+        let token = self.held.hold(held);
+        Ok(Staged { token, target })
+    }
+
+    fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
+        let content = self.held.content(token)?;
+        self.publish(&content, &request.id)?;
+        self.held.discard(token)
+    }
+
+    fn discard(&self, token: &str) -> Result<()> {
+        self.held.discard(token)
+    }
+
+    fn trash(&self, id: &LayerId) -> Result<Option<String>> {
+        let mut place = self.temporary()?;
+        let taken = place.take(&self.place(id))?;
+        Ok(taken.map(|content| self.held.hold(Held { place, content })))
+    }
+
+    fn reap(&self, token: &str) -> Result<()> {
+        self.held.discard(token)
+    }
+
+    fn recover(&self) -> Result<Vec<String>> {
+        temp_dir::recover(&self.home.join(PLACES))
+    }
+}

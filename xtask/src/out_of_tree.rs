@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The example of a vendor's driver, on its own: outside the workspace, with the SDK as it would be
+//! published.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+
+const EXAMPLE: &str = "examples/out-of-tree-plugin";
+
+/// Copies the example out of the tree and runs its own CI there, without the network.
+pub(crate) fn run() -> Result<()> {
+    run::cargo(&["build", "--quiet", "--package", "plywood-conformance"])?;
+    let suite = run::built(run::Profile::Dev, "plywood-conformance");
+    let place = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let sdk = unpack_sdk(place.path())?;
+    let checkout = place.path().join("checkout");
+    copy_tracked(&checkout)?;
+    let mut ci = run::command(checkout.join("ci.sh"), [] as [&str; 0]);
+    ci.current_dir(&checkout)
+        .env("PLYWOOD_SDK", sdk)
+        .env("PLYWOOD_CONFORMANCE", suite)
+        // What was built for it stays, so that a second run is quick.
+        .env("CARGO_TARGET_DIR", run::target_dir().join("out-of-tree"))
+        .env("CARGO_NET_OFFLINE", "true");
+    run::check(ci)
+}
+
+/// The SDK's sources as `cargo publish` would send them.
+fn unpack_sdk(place: &Path) -> Result<std::path::PathBuf> {
+    let target = place.join("package");
+    let mut package = run::command(
+        env!("CARGO"),
+        [
+            "package",
+            "--quiet",
+            "--package",
+            "plywood-plugin-sdk",
+            "--no-verify",
+            "--allow-dirty",
+            "--offline",
+            "--target-dir",
+        ],
+    );
+    package.arg(&target);
+    run::check(package)?;
+    let packed = target.join("package");
+    let found =
+        fs::read_dir(&packed).with_context(|| format!("cannot read `{}`", packed.display()))?;
+    let mut names = found.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let Some(name) = names.find(|name| name.ends_with(".crate")) else {
+        bail!("cargo package left no .crate in `{}`", packed.display());
+    };
+    let mut tar = run::command("tar", ["--extract", "--gzip", "--file"]);
+    tar.arg(packed.join(&name)).arg("--directory").arg(place);
+    run::check(tar)?;
+    Ok(place.join(name.trim_end_matches(".crate")))
+}
+
+/// Copies what a checkout of the example would have, and nothing that was built in it.
+fn copy_tracked(to: &Path) -> Result<()> {
+    let listed = run::output(run::command(
+        "git",
+        [
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            EXAMPLE,
+        ],
+    ))?;
+    for name in listed.lines() {
+        let (from, relative) = (
+            run::workspace().join(name),
+            Path::new(name).strip_prefix(EXAMPLE)?,
+        );
+        let target = to.join(relative);
+        let parent = target.parent().context("a file lies in a directory")?;
+        fs::create_dir_all(parent)
+            .and_then(|()| fs::copy(&from, &target))
+            .with_context(|| format!("cannot copy `{name}`"))?;
+    }
+    Ok(())
+}
