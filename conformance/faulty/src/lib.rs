@@ -5,12 +5,14 @@
 //! `plywood-conformance selftest` demands that the correct one passes every case that applies to
 //! it, and that each fault is found by the cases that are there to find it.
 
+mod extremes;
 mod faults;
 mod reference;
 mod table;
 mod tree;
 mod wrapper;
 
+pub use extremes::{Liar, Minimal};
 pub use faults::*;
 pub use reference::{DEPTH_LIMIT, Reference};
 

@@ -203,6 +203,10 @@ impl Driver for ReferenceDriver {
         can.size_quota = self.has_volumes;
         can.template = true;
         can.image_stores = true;
+        can.directory_rename = true;
+        can.stable_inodes = true;
+        can.hard_link_copy_up = true;
+        can.holes = true;
         can
     }
 
