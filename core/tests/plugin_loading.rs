@@ -36,7 +36,7 @@ fn a_plugin_does_everything_a_linked_in_driver_does() {
     let place = Place::new();
     let driver = place.open("minimal", &minimal()).unwrap();
     assert_eq!(driver.origin(), &Origin::File(minimal()));
-    assert_eq!(driver.capabilities().names(), ["list", "idmapped_mounts"]);
+    assert!(driver.capabilities().list && !driver.capabilities().staging);
     let (base, top) = (LayerId::new("base").unwrap(), LayerId::new("top").unwrap());
     driver
         .create(&CreateRequest::new(base.clone(), None))

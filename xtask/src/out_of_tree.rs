@@ -50,13 +50,13 @@ fn unpack_sdk(place: &Path) -> Result<std::path::PathBuf> {
     let found =
         fs::read_dir(&packed).with_context(|| format!("cannot read `{}`", packed.display()))?;
     let mut names = found.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let Some(name) = names.find(|name| name.ends_with(".crate")) else {
+    let Some(name) = names.find_map(|name| name.strip_suffix(".crate").map(str::to_owned)) else {
         bail!("cargo package left no .crate in `{}`", packed.display());
     };
     let mut tar = run::command("tar", ["--extract", "--gzip", "--file"]);
-    tar.arg(packed.join(&name)).arg("--directory").arg(place);
+    tar.arg(packed.join(format!("{name}.crate"))).arg("--directory").arg(place);
     run::check(tar)?;
-    Ok(place.join(name.trim_end_matches(".crate")))
+    Ok(place.join(name))
 }
 
 /// Copies what a checkout of the example would have, and nothing that was built in it.

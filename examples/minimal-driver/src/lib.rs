@@ -9,12 +9,7 @@
 //! HOME/tempdirs/     what is being made or removed; reclaimed after a crash
 //! ```
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs as unix,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, IoContext, LayerId, Log, MountPlan,
@@ -65,16 +60,6 @@ impl Copies {
     fn temporary(&self) -> Result<TempDir> {
         TempDir::create(&self.home.join("tempdirs"))
     }
-
-    fn fill(&self, new: &Path, request: &CreateRequest) -> Result<()> {
-        let parent = request.parent.as_ref().map(|parent| self.tree(parent));
-        fs::create_dir(new).at("cannot create", new)?;
-        if let Some(parent) = parent.transpose()? {
-            return toolkit::copy_tree(&parent, new, CopyOptions::everything());
-        }
-        let (uid, gid) = request.root_owner()?;
-        unix::chown(new, Some(uid), Some(gid)).at("cannot change the owner of", new)
-    }
 }
 
 impl Driver for Copies {
@@ -82,6 +67,10 @@ impl Driver for Copies {
         let mut can = Capabilities::default();
         can.list = true;
         can.idmapped_mounts = true;
+        can.directory_rename = true;
+        can.stable_inodes = true;
+        can.hard_link_copy_up = true;
+        can.holes = true;
         can
     }
 
@@ -91,12 +80,16 @@ impl Driver for Copies {
 
     fn create(&self, request: &CreateRequest) -> Result<()> {
         request.refuse_options()?;
+        request.refuse_template()?;
         if self.exists(&request.id)? {
             return Err(DriverError::layer_exists(&request.id));
         }
         let (mut temporary, layer) = (self.temporary()?, self.place(&request.id));
         let new = temporary.addition();
-        self.fill(&new, request)?;
+        request.make_root(&new)?;
+        if let Some(parent) = &request.parent {
+            toolkit::copy_tree(&self.tree(parent)?, &new, CopyOptions::everything())?;
+        }
         fs::rename(&new, &layer).at("cannot publish", &layer)?;
         self.log.debug(format_args!("created {}", request.id));
         temporary.close()
@@ -132,8 +125,8 @@ impl Driver for Copies {
         toolkit::tree_usage(&self.tree(id)?)
     }
 
-    fn mount_plan(&self, id: &LayerId, _request: &MountRequest) -> Result<MountPlan> {
-        // Read-only mounts, options and labels are not declared, so core refuses them.
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        request.refuse_undeclared(&self.capabilities())?;
         self.tree(id).map(MountPlan::Directory)
     }
 

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::chown,
     path::{Path, PathBuf},
 };
 
@@ -90,13 +89,10 @@ impl Reflinks {
         let source = source.map(|id| self.tree(id)).transpose()?;
         let mut place = self.temporary()?;
         let content = place.addition();
-        fs::create_dir(&content).at("cannot create", &content)?;
+        request.make_root(&content)?;
         if let Some(source) = source {
             // Shares blocks wherever the file system lets it.
             toolkit::copy_tree(&source, &content, CopyOptions::everything())?;
-        } else {
-            let (uid, gid) = request.root_owner()?;
-            chown(&content, Some(uid), Some(gid)).at("cannot change the owner of", &content)?;
         }
         Ok(Held { place, content })
     }
@@ -109,6 +105,11 @@ impl Driver for Reflinks {
         can.read_only_mounts = true;
         can.idmapped_mounts = true;
         can.template = true;
+        can.directory_rename = true;
+        can.stable_inodes = true;
+        can.hard_link_copy_up = true;
+        can.space_sharing = self.shares_blocks;
+        can.holes = true;
         can.staging = true;
         can.deferred_removal = true;
         can
@@ -160,6 +161,7 @@ impl Driver for Reflinks {
     }
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        request.refuse_undeclared(&self.capabilities())?;
         let tree = self.tree(id)?;
         if !request.read_only {
             return Ok(MountPlan::Directory(tree));

@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What nearly every driver asks of a request.
 
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::{DirBuilderExt, chown},
+    path::Path,
+};
+
 use super::options::{self, DriverOption};
-use crate::{CreateRequest, DriverError, DriverErrorCode, OpenRequest, Result};
+use crate::{
+    Capabilities, CreateRequest, DriverError, DriverErrorCode, IoContext, MountRequest,
+    OpenRequest, Result,
+};
 
 impl OpenRequest {
     /// The options that are meant for the driver called `name`, in order; when a key occurs twice,
@@ -54,6 +63,34 @@ impl CreateRequest {
         Err(DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(key))
     }
 
+    /// Refuses a template: for a driver that does not declare that it can start from one.
+    ///
+    /// # Errors
+    /// [`NOT_SUPPORTED`](DriverErrorCode::NOT_SUPPORTED).
+    pub fn refuse_template(&self) -> Result<()> {
+        match &self.template {
+            Some(template) => {
+                Err(DriverError::not_supported("templates").object(template.as_str()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes `directory`, the root of a layer without a parent: empty, with the mode 0555 before
+    /// the umask and the owner that the id maps give to root.
+    ///
+    /// # Errors
+    /// As [`CreateRequest::root_owner`], and what the file system reports.
+    ///
+    /// # Compatibility
+    /// The mode is that of containers/storage.
+    pub fn make_root(&self, directory: &Path) -> Result<()> {
+        let (uid, gid) = self.root_owner()?;
+        let made = DirBuilder::new().mode(0o555).create(directory);
+        made.at("cannot create", directory)?;
+        chown(directory, Some(uid), Some(gid)).at("cannot change the owner of", directory)
+    }
+
     /// The host's user and group id of the layer's root directory.
     ///
     /// # Errors
@@ -63,6 +100,29 @@ impl CreateRequest {
             let message = "the id maps have no entry for the root user";
             DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(self.id.as_str())
         })
+    }
+}
+
+impl MountRequest {
+    /// Refuses everything that needs a declaration and has none in `can`.
+    ///
+    /// # Behavior
+    /// - `volatile` is a permission, so nothing is refused because of it.
+    ///
+    /// # Errors
+    /// [`NOT_SUPPORTED`](DriverErrorCode::NOT_SUPPORTED) that names what was asked for.
+    pub fn refuse_undeclared(&self, can: &Capabilities) -> Result<()> {
+        let refuse = |what: &str, object: &str| {
+            Err(DriverError::not_supported(what).object(object.to_owned()))
+        };
+        if self.read_only && !can.read_only_mounts {
+            return refuse("read-only mounts", "ro");
+        }
+        match (self.options.first(), &self.label) {
+            (Some(option), _) if !can.mount_options => refuse("mount options", option),
+            (_, Some(label)) if !can.mount_labels => refuse("mount labels", label),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -108,5 +168,56 @@ mod tests {
             size: 1,
         }];
         assert!(request.root_owner().is_err());
+    }
+    #[test]
+    fn a_root_has_its_mode_and_its_owner() {
+        use std::os::unix::fs::MetadataExt;
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("root");
+        let mut request = CreateRequest::new(LayerId::new("a").unwrap(), None);
+        let (uid, gid) = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        let to = |host_id| crate::IdMap {
+            container_id: 0,
+            host_id,
+            size: 1,
+        };
+        (request.id_maps.uids, request.id_maps.gids) = (vec![to(uid)], vec![to(gid)]);
+        request.make_root(&path).unwrap();
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!(found.mode() & 0o7777 & !0o555, 0, "nobody may write");
+        assert_eq!((found.uid(), found.gid()), (uid, gid));
+        assert!(request.make_root(&path).is_err());
+        request.refuse_template().unwrap();
+        request.template = Some(request.id.clone());
+        let code = request.refuse_template().unwrap_err().code;
+        assert_eq!(code, DriverErrorCode::NOT_SUPPORTED);
+    }
+
+    #[test]
+    fn a_mount_that_asks_for_more_than_is_declared_is_refused() {
+        let mut can = Capabilities::default();
+        let mut request = MountRequest {
+            volatile: true,
+            ..MountRequest::default()
+        };
+        request.refuse_undeclared(&can).unwrap();
+        request.read_only = true;
+        request.options = vec!["nodev".into()];
+        request.label = Some("label".into());
+        let object = |can: &Capabilities| {
+            let error = request.refuse_undeclared(can).err()?;
+            assert_eq!(error.code, DriverErrorCode::NOT_SUPPORTED);
+            error.object
+        };
+        assert_eq!(object(&can).as_deref(), Some("ro"));
+        can.read_only_mounts = true;
+        assert_eq!(object(&can).as_deref(), Some("nodev"));
+        can.mount_options = true;
+        assert_eq!(object(&can).as_deref(), Some("label"));
+        can.mount_labels = true;
+        assert_eq!(object(&can), None);
     }
 }
