@@ -52,6 +52,10 @@ pub struct Outcome {
     pub id: String,
     /// Its name.
     pub name: String,
+    /// Whom it binds: `M`, `cap`, `H` or `R`.
+    pub level: String,
+    /// The capability that it is about.
+    pub gate: Option<String>,
     /// What it ran on.
     pub scratch: String,
     /// What came of it.
@@ -103,6 +107,8 @@ impl Outcome {
         Self {
             id: entry.id.to_owned(),
             name: entry.name.to_owned(),
+            level: entry.level.word().to_owned(),
+            gate: entry.gate.map(|gate| gate.name.to_owned()),
             scratch: scratch.to_owned(),
             status: verdict.status,
             message: verdict.message,

@@ -64,6 +64,9 @@ pub(super) struct RunOptions {
     /// Where the report goes.
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
+    /// A `results.json` that the report compares this run with.
+    #[arg(long, requires = "out", value_name = "FILE")]
+    compare: Option<PathBuf>,
     /// Keeps the files of failed cases below the report.
     #[arg(long, requires = "out")]
     keep_on_fail: bool,
@@ -129,7 +132,7 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
         .tempdir_in("/var/tmp")?;
     let (scratches, unavailable) = scratches(&specs, work.path())?;
     let mut results = Results {
-        schema: "gd-results/1".to_owned(),
+        schema: report::SCHEMA.to_owned(),
         suite: SuiteFacts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             catalogue_sha256: crate::catalogue_sha256(),
@@ -174,44 +177,35 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
             .map(|out| out.join("keep")),
         sabotage: options.sabotage.clone(),
     };
+    let sink = report::Sink::open(options.out.as_deref(), options.compare.as_deref())?;
+    sink.started(&results)?;
     let results = Mutex::new(results);
-    let sink = report::Sink::open(options.out.as_deref())?;
     let seen = |outcome: Outcome| {
         let mut results = results.lock().expect("no holder panics");
         let outcome = waived(outcome, &results.waivers);
         display.outcome(&outcome, &results);
-        results.cases.push(outcome);
-        results.settle();
-        sink.after_case(&results);
+        results.cases.push(outcome.clone());
+        sink.case(&outcome, &mut results);
     };
     for scratch in &scratches {
         crate::run(&runner, scratch, &cases, &seen);
     }
-    for (spec, why) in &results
+    let unavailable = results
         .lock()
         .expect("no holder panics")
         .environment
         .unavailable
-        .clone()
-    {
+        .clone();
+    for (spec, why) in &unavailable {
         for entry in &cases {
-            seen_not_run(&results, entry, spec, why);
+            seen(Outcome::not_run(entry, spec, why));
         }
     }
     let mut results = results.into_inner().expect("no holder panics");
     finish(&mut results, &source)?;
-    sink.finish(&results)?;
+    sink.finish(&mut results)?;
     display.tail(&results, options.out.as_deref());
     Ok(results)
-}
-
-fn seen_not_run(results: &Mutex<Results>, entry: &'static Entry, spec: &str, why: &str) {
-    let outcome = Outcome::not_run(entry, spec, why);
-    results
-        .lock()
-        .expect("no holder panics")
-        .cases
-        .push(outcome);
 }
 
 fn source(options: &RunOptions) -> Result<Source, Refusal> {
@@ -364,6 +358,7 @@ fn run_facts(options: &RunOptions, raw: &[OsString]) -> RunFacts {
         argv: raw.iter().map(|word| word.display().to_string()).collect(),
         complete: filters.is_empty(),
         filters,
+        events_sha256: String::new(),
         jobs: options.jobs.unwrap_or(processors).max(1),
     }
 }
@@ -386,7 +381,6 @@ struct Display {
     quiet: bool,
     verbose: bool,
     terminal: Terminal,
-    rerun: String,
 }
 
 impl Display {
@@ -397,17 +391,12 @@ impl Display {
             reason = "NO_COLOR is part of a command line"
         )]
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let what = match (&options.plugin, &options.embedded) {
-            (Some(path), _) => path.display().to_string(),
-            (None, name) => format!("--embedded {}", name.as_deref().unwrap_or_default()),
-        };
         Self {
             quiet: options.json,
             verbose: options.verbose || !terminal,
             terminal: Terminal {
                 colour: terminal && !plain,
             },
-            rerun: format!("plywood-conformance run {what}"),
         }
     }
 
@@ -449,10 +438,7 @@ impl Display {
             println!("{}", self.terminal.line(outcome));
         }
         if bad {
-            let again = format!(
-                "{} --scratch {} --only {} --seed {:#x}",
-                self.rerun, outcome.scratch, outcome.id, results.run.seed
-            );
+            let again = results.again(&outcome.id);
             print!("{}", self.terminal.failure(outcome, &again));
         }
     }

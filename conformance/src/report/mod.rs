@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a run found: the model behind every form of the report.
 
+mod events;
+mod html;
+mod junit;
 mod profile;
 mod sink;
 mod terminal;
@@ -11,11 +14,15 @@ use serde::{Deserialize, Serialize};
 
 pub use self::profile::{Profile, ProfileResult};
 pub(crate) use self::{
+    events::check as check_events,
     profile::profile_of,
-    sink::Sink,
+    sink::{Sink, read, replace},
     terminal::{Terminal, summary},
 };
 use crate::{Backing, Level, Outcome, Status, catalogue};
+
+/// The version of the form of `results.json`.
+pub(crate) const SCHEMA: &str = "gd-results/1";
 
 /// Everything about a run; `results.json` is its JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -74,6 +81,8 @@ pub struct RunFacts {
     pub jobs: usize,
     /// Whether every case of the catalogue had its chance.
     pub complete: bool,
+    /// The SHA-256 of the last line of `events.ndjson`, which stands for all of them.
+    pub events_sha256: String,
 }
 
 /// What was tested.
@@ -238,6 +247,30 @@ impl Results {
         } else {
             0
         }
+    }
+
+    /// The command line that runs one case as it was run here.
+    pub fn again(&self, id: &str) -> String {
+        let what = match self.plugin.path.as_str() {
+            "" => format!("--embedded {}", self.plugin.name),
+            path => path.to_owned(),
+        };
+        let scratch: Vec<_> = self
+            .environment
+            .scratch
+            .iter()
+            .map(|s| s.spec.as_str())
+            .collect();
+        let mut text = format!(
+            "plywood-conformance run {what} --scratch {} --only {id} --seed {:#x}",
+            scratch.join(","),
+            self.run.seed
+        );
+        for option in &self.options {
+            text.push_str(" --storage-opt ");
+            text.push_str(option);
+        }
+        text
     }
 
     /// The exit status in a word.
