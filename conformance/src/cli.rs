@@ -7,6 +7,7 @@
 )]
 
 mod run;
+mod selftest;
 
 use std::{ffi::OsString, path::Path};
 
@@ -49,6 +50,8 @@ enum Command {
     },
     /// Runs the cases against a plugin file or a driver that is linked in.
     Run(Box<run::RunOptions>),
+    /// Tests the suite itself, with drivers that have one fault each.
+    Selftest(selftest::SelftestOptions),
 }
 
 /// The suite's program: to be called first thing in `main`, with nothing but linked-in drivers
@@ -85,6 +88,7 @@ pub fn main() -> i32 {
         Command::List { planned, json } => list(planned, json),
         Command::Explain { id } => explain(&id),
         Command::Run(options) => run::run(&options, &raw),
+        Command::Selftest(options) => selftest::selftest(&options),
     })
 }
 

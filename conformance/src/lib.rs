@@ -26,6 +26,7 @@ mod ops;
 mod report;
 mod runner;
 mod scratch;
+mod selftest;
 mod site;
 mod tar_file;
 mod target;

@@ -93,7 +93,7 @@ fn seed(text: &str) -> Result<u64, String> {
 }
 
 /// What is wrong, and with which exit status the program says so.
-struct Refusal(u8, String);
+pub(super) struct Refusal(pub(super) u8, pub(super) String);
 
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
@@ -169,6 +169,7 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
         seed: results.run.seed,
         jobs: results.run.jobs,
         patience: options.patience,
+        limit: None,
         work: work.path().to_owned(),
         keep: options
             .out
@@ -312,7 +313,7 @@ fn waived(mut outcome: Outcome, waivers: &[Waiver]) -> Outcome {
 }
 
 /// What the suite mounts is seen by itself alone, and goes away with it however it ends.
-fn own_mounts() -> Result<(), Refusal> {
+pub(super) fn own_mounts() -> Result<(), Refusal> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)
         .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
