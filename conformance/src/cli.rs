@@ -6,6 +6,7 @@
     reason = "a command line tool"
 )]
 
+mod certify;
 mod run;
 mod selftest;
 
@@ -16,6 +17,8 @@ use plywood::plugin::probe::{CHILD_COMMAND, child_main};
 
 use crate::{Entry, Level, catalogue, entry};
 
+/// The property does not hold.
+pub(crate) const FAILED: u8 = 1;
 /// The suite could not do its work.
 pub(crate) const HARNESS: u8 = 3;
 /// The command line makes no sense.
@@ -50,8 +53,10 @@ enum Command {
     },
     /// Runs the cases against a plugin file or a driver that is linked in.
     Run(Box<run::RunOptions>),
-    /// Tests the suite itself, with drivers that have one fault each.
-    Selftest(selftest::SelftestOptions),
+    /// Makes a signed certificate of a whole run that succeeded.
+    Certify(certify::CertifyOptions),
+    /// Checks a certificate against a plugin file.
+    Verify(certify::VerifyOptions),
 }
 
 /// The suite's program: to be called first thing in `main`, with nothing but linked-in drivers
@@ -88,7 +93,8 @@ pub fn main() -> i32 {
         Command::List { planned, json } => list(planned, json),
         Command::Explain { id } => explain(&id),
         Command::Run(options) => run::run(&options, &raw),
-        Command::Selftest(options) => selftest::selftest(&options),
+        Command::Certify(options) => certify::certify(&options),
+        Command::Verify(options) => certify::verify(&options),
     })
 }
 

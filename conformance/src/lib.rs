@@ -17,6 +17,7 @@
 mod case;
 mod cases;
 mod catalogue;
+mod certificate;
 mod cli;
 mod describe;
 mod gates;
