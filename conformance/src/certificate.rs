@@ -165,7 +165,10 @@ pub(crate) fn objections(
     );
     object(
         !results.run.complete,
-        format!("cases were filtered out ({})", results.run.filters.join(", ")),
+        format!(
+            "cases were filtered out ({})",
+            results.run.filters.join(", ")
+        ),
     );
     object(
         results.run.finished.is_empty(),
@@ -176,7 +179,10 @@ pub(crate) fn objections(
         "it ran on no file system".to_owned(),
     );
     for (scratch, why) in &results.environment.unavailable {
-        object(true, format!("{scratch} was asked for and not there: {why}"));
+        object(
+            true,
+            format!("{scratch} was asked for and not there: {why}"),
+        );
     }
     for (id, status) in results.by_case() {
         let binding = entry(id).is_some_and(|entry| entry.level != Level::Recorded);
@@ -248,7 +254,12 @@ pub(crate) fn statement(results: &Results, results_sha256: &str) -> Result<State
         )],
         predicate_type: PREDICATE.to_owned(),
         predicate: Predicate {
-            result: if warned.is_empty() { "PASSED" } else { "WARNED" }.to_owned(),
+            result: if warned.is_empty() {
+                "PASSED"
+            } else {
+                "WARNED"
+            }
+            .to_owned(),
             configuration: vec![
                 Resource::digest(
                     format!("gd-conformance {} catalogue", results.suite.version),
@@ -299,9 +310,7 @@ fn authenticated(payload: &[u8]) -> Vec<u8> {
 }
 
 fn key_id(key: &VerifyingKey) -> Result<String, String> {
-    let der = key
-        .to_public_key_der()
-        .map_err(|error| error.to_string())?;
+    let der = key.to_public_key_der().map_err(|error| error.to_string())?;
     Ok(format!("sha256:{}", sha256(der.as_bytes())))
 }
 
@@ -429,8 +438,13 @@ impl Statement {
         let warned: BTreeSet<&str> = predicate.warned_tests.iter().map(String::as_str).collect();
         let excused: BTreeSet<&str> = facts.not_applicable.iter().map(String::as_str).collect();
         for entry in catalogue().iter().filter(|entry| is_released(entry)) {
-            let declares =
-                |name: &str| facts.plugin.capabilities.iter().any(|declared| declared == name);
+            let declares = |name: &str| {
+                facts
+                    .plugin
+                    .capabilities
+                    .iter()
+                    .any(|declared| declared == name)
+            };
             let may_lack = entry.gate.is_none_or(|gate| !declares(gate.name));
             let there = named.contains(entry.id)
                 || (warned.contains(entry.id) && entry.level != Level::Mandatory)

@@ -161,7 +161,10 @@ fn try_verify(options: &VerifyOptions) -> Result<Objections, String> {
         objections.extend(chain(report, &results.run.events_sha256)?);
     }
     if objections.is_empty() {
-        println!("{}", certificate::in_words(&statement, &envelope.issuers())?);
+        println!(
+            "{}",
+            certificate::in_words(&statement, &envelope.issuers())?
+        );
         if options.no_signature {
             println!("the signature was not looked at: anybody can have written this");
         }
@@ -194,7 +197,10 @@ fn rerun(options: &VerifyOptions) -> u8 {
         command.args(["--storage-opt", &option]);
     }
     match command.status() {
-        Ok(status) => status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(HARNESS),
+        Ok(status) => status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(HARNESS),
         Err(error) => {
             eprintln!("error: {error}");
             HARNESS

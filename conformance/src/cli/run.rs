@@ -148,6 +148,8 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
         waivers,
         totals: Totals::default(),
     };
+    let reasons: Vec<_> = unavailable.values().map(String::as_str).collect();
+    let nowhere = scratches.is_empty().then(|| reasons.join("; "));
     results.environment.unavailable = unavailable;
     for scratch in &scratches {
         let description = describe::open(&source, &options.options, scratch)?;
@@ -191,15 +193,9 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
     for scratch in &scratches {
         crate::run(&runner, scratch, &cases, &seen);
     }
-    let unavailable = results
-        .lock()
-        .expect("no holder panics")
-        .environment
-        .unavailable
-        .clone();
-    for (spec, why) in &unavailable {
+    if let Some(why) = &nowhere {
         for entry in &cases {
-            seen(Outcome::not_run(entry, spec, why));
+            seen(Outcome::not_run(entry, "none", why));
         }
     }
     let mut results = results.into_inner().expect("no holder panics");

@@ -264,22 +264,30 @@ fn one_outcome(outcome: &Outcome) -> Markup {
 }
 
 fn not_run(results: &Results) -> Markup {
-    let missing: Vec<_> = results
-        .cases
-        .iter()
-        .filter(|outcome| outcome.status == Status::NotRun)
-        .collect();
+    let mut missing: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for outcome in &results.cases {
+        if outcome.status == Status::NotRun {
+            let what = (outcome.message.as_str(), outcome.scratch.as_str());
+            missing.entry(what).or_default().push(&outcome.id);
+        }
+    }
+    let filtered = results.totals.all - results.selected().len();
     html! {
-        @if !missing.is_empty() {
+        @if !missing.is_empty() || filtered > 0 {
             section {
                 h2 { "Not run" }
-                table {
-                    tr { th { "case" } th { "scratch" } th { "what is missing" } }
-                    @for outcome in missing {
-                        tr {
-                            td { a href={ "#" (outcome.id) } { (outcome.id) } }
-                            td { (outcome.scratch) }
-                            td { (outcome.message) }
+                @if filtered > 0 {
+                    p { (filtered) " cases were filtered out: " code { (results.run.filters.join(" ")) } }
+                }
+                @if !missing.is_empty() {
+                    table {
+                        tr { th { "what is missing" } th { "scratch" } th { "cases" } }
+                        @for ((why, scratch), ids) in missing {
+                            tr {
+                                td { (why) }
+                                td { (scratch) }
+                                td { @for id in ids { a href={ "#" (id) } { (id) } " " } }
+                            }
                         }
                     }
                 }
