@@ -10,8 +10,7 @@ use std::{
 
 use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, IoContext,
-    LayerId, MountPlan, MountRequest, MountStep, MountSteps, OpenRequest, Removed, Result, Staged,
-    UnpackTarget, Usage,
+    LayerId, MountPlan, MountRequest, OpenRequest, Removed, Result, Staged, UnpackTarget, Usage,
     toolkit::{self, CopyOptions, Held, Places, TempDir, temp_dir},
 };
 
@@ -47,7 +46,7 @@ impl VfsDriver {
             run_dir: request.run_dir,
             places: Places::default(),
         };
-        make_dirs(&this.trees(), 0o700)?;
+        toolkit::make_directories(&this.trees(), 0o700)?;
         Ok(this)
     }
 
@@ -136,8 +135,7 @@ impl VfsDriver {
         fs::rename(content, &tree).at("cannot publish", &tree)?;
         if self.config.sync {
             let trees = self.trees();
-            let synced = fs::File::open(&trees).and_then(|dir| dir.sync_all());
-            synced.at("cannot sync", &trees).or_else(|error| {
+            toolkit::sync_directory(&trees).or_else(|error| {
                 fs::rename(&tree, content).at("cannot take back", &tree)?;
                 Err(error)
             })?;
@@ -151,26 +149,14 @@ impl VfsDriver {
             return Err(DriverError::not_supported("sync"));
         }
         exists()?;
-        let home = fs::File::open(&self.home).at("cannot open", &self.home)?;
-        rustix::fs::syncfs(&home).at("cannot sync", &self.home)
+        toolkit::sync_file_system(&self.home)
     }
 
     fn target(&self, directory: PathBuf) -> Result<UnpackTarget> {
-        let mut entries = fs::read_dir(&directory).at("cannot read", &directory)?;
-        let fresh = entries.next().is_none();
-        let mut target = UnpackTarget::tree(directory);
+        let mut target = toolkit::tree_target(directory)?;
         target.ignore_chown_errors = self.config.ignore_chown_errors;
-        target.fresh = fresh;
         Ok(target)
     }
-}
-
-fn make_dirs(path: &Path, mode: u32) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .at("cannot create", path)
 }
 
 impl Driver for VfsDriver {
@@ -214,21 +200,7 @@ impl Driver for VfsDriver {
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
-        let trees = self.trees();
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&trees).at("cannot read", &trees)? {
-            let entry = entry.at("cannot read", &trees)?;
-            let name = entry.file_name().into_string().ok();
-            let is_dir = entry.file_type().at("cannot stat", entry.path())?.is_dir();
-            if let Some(id) = name
-                .and_then(|name| LayerId::new(name).ok())
-                .filter(|_| is_dir)
-            {
-                ids.push(id);
-            }
-        }
-        ids.sort();
-        Ok(ids)
+        toolkit::list_layers(&self.trees())
     }
 
     fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
@@ -241,38 +213,13 @@ impl Driver for VfsDriver {
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
         let tree = self.tree(id)?;
-        let (read_only, others): (Vec<_>, Vec<_>) =
-            request.options.iter().partition(|option| *option == "ro");
-        if let Some(option) = others.first() {
-            return Err(DriverError::new(
-                DriverErrorCode::INVALID_ARGUMENT,
-                "vfs driver does not support mount options",
-            )
-            .object(option.as_str()));
-        }
-        if !request.read_only && read_only.is_empty() && tree.starts_with(&self.home) {
-            return Ok(MountPlan::Directory(tree));
-        }
+        let writable = tree.starts_with(&self.home);
         let target = self.run_dir.join(id.as_str());
-        make_dirs(&target, 0o700)?;
-        Ok(MountPlan::Mounts(MountSteps {
-            steps: vec![MountStep::Bind {
-                source: tree,
-                target: target.clone(),
-                read_only: true,
-            }],
-            target,
-        }))
+        toolkit::tree_plan("vfs", tree, target, request, writable)
     }
 
     fn released(&self, id: &LayerId) -> Result<()> {
-        let target = self.run_dir.join(id.as_str());
-        match fs::remove_dir(&target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(DriverError::io("cannot remove", &target, &error))
-            }
-            _ => Ok(()),
-        }
+        toolkit::remove_mount_point(&self.run_dir.join(id.as_str()))
     }
 
     fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {

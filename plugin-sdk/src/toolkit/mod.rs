@@ -10,6 +10,7 @@ mod private_mount;
 mod remove;
 mod requests;
 pub mod temp_dir;
+mod trees;
 mod usage;
 
 pub use copy::{CopiedXattrs, CopyOptions, copy_tree};
@@ -18,4 +19,8 @@ pub use places::{Held, Places};
 pub use private_mount::{is_mount_point, make_private, undo_private};
 pub use remove::{remove_tree, remove_tree_at};
 pub use temp_dir::TempDir;
+pub use trees::{
+    list_layers, make_directories, remove_mount_point, sync_directory, sync_file_system, tree_plan,
+    tree_target,
+};
 pub use usage::tree_usage;
