@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Subvolumes by their paths.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    path::Path,
+};
+
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, Result, toolkit};
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+
+use crate::{
+    quota,
+    sys::{self, Access, FIRST_INODE},
+};
+
+/// The number of btrfs in `statfs`.
+const MAGIC: u64 = 0x9123_683e;
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// How deep subvolumes inside subvolumes are followed before they are removed file by file.
+const DEEPEST: usize = 64;
+
+/// Whether `path` is on a btrfs file system.
+pub(crate) fn is_btrfs(path: &Path) -> Result<bool> {
+    let found = rustix::fs::statfs(path).at("cannot stat the file system of", path)?;
+    // The kernel's type is signed on some machines; the numbers have 32 bits.
+    Ok(u64::try_from(found.f_type & 0xffff_ffff) == Ok(MAGIC))
+}
+
+/// Opens a directory.
+pub(crate) fn open(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).at("cannot open", path)
+}
+
+/// Whether a directory on btrfs is the root of a subvolume.
+fn is_root(directory: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstat(directory)?.st_ino == FIRST_INODE)
+}
+
+/// The directory of `path` and its last name.
+fn split(path: &Path) -> Result<(OwnedFd, &OsStr)> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        let message = format!("not the path of a subvolume: `{}`", path.display());
+        return Err(DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message));
+    };
+    Ok((open(directory)?, name))
+}
+
+/// Makes an empty subvolume.
+pub(crate) fn create(path: &Path) -> Result<()> {
+    let (directory, name) = split(path)?;
+    sys::create_subvolume(directory, name).at("cannot create the subvolume", path)
+}
+
+/// Makes a snapshot of `source` at `path`.
+pub(crate) fn snapshot(source: &Path, path: &Path, access: Access) -> Result<()> {
+    let from = open(source)?;
+    if !is_root(&from).at("cannot stat", source)? {
+        let message = format!("`{}` is no subvolume", source.display());
+        return Err(DriverError::new(DriverErrorCode::CORRUPT, message)
+            .object(source.display().to_string())
+            .remedy("restore it as a subvolume, for instance from a copy"));
+    }
+    let (directory, name) = split(path)?;
+    sys::create_snapshot(&from, directory, name, access).at("cannot make the snapshot", path)
+}
+
+/// Renames a subvolume out of its directory; `None` when it is not there.
+///
+/// The kernel refuses that for read-only ones, which are made writable.
+pub(crate) fn rename_away<T>(
+    path: &Path,
+    mut rename: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    match rename() {
+        Err(error) if error.errno == Some(libc::EROFS) => {
+            let subvolume = open(path)?;
+            if !is_root(&subvolume).at("cannot stat", path)? {
+                return Err(error);
+            }
+            sys::set_access(&subvolume, Access::ReadWrite).at("cannot make writable", path)?;
+            rename()
+        }
+        other => other,
+    }
+}
+
+/// Removes a subvolume or a directory with everything in it, subvolumes included; what is not
+/// there is no error.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(found) if !found.is_dir() || found.ino() != FIRST_INODE => {
+            return toolkit::remove_tree(path);
+        }
+        other => other.at("cannot stat", path)?,
+    };
+    let (directory, name) = split(path)?;
+    let removed = open_child(&directory, name.as_bytes())
+        .and_then(|subvolume| remove_opened(directory.as_fd(), name, &subvolume, 0));
+    match removed {
+        Ok(()) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        // Whoever is not the host's root may remove what is in a subvolume and then the empty
+        // subvolume; that also helps with what is too deep for the short way.
+        Err(_) => toolkit::remove_tree(path),
+    }
+}
+
+/// Removes everything that `place` contains.
+pub(crate) fn remove_content(place: &Path) -> Result<()> {
+    let entries = match fs::read_dir(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.at("cannot list", place)?,
+    };
+    for entry in entries {
+        remove(&entry.at("cannot list", place)?.path())?;
+    }
+    Ok(())
+}
+
+fn open_child(directory: impl AsFd, path: &[u8]) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let opened = rustix::fs::openat2(directory, path, DIRECTORY, Mode::empty(), resolve);
+    match opened {
+        // Something is mounted there: what is mounted belongs to somebody else.
+        Err(Errno::XDEV) => Err(Errno::BUSY.into()),
+        other => Ok(other?),
+    }
+}
+
+/// Removes the subvolume `name` of `directory`, which is open as `subvolume`, the inner ones first.
+fn remove_opened(
+    directory: std::os::fd::BorrowedFd<'_>,
+    name: &OsStr,
+    subvolume: &OwnedFd,
+    depth: usize,
+) -> io::Result<()> {
+    // Nothing can be removed from a read-only one, not even a subvolume.
+    sys::set_access(subvolume, Access::ReadWrite)?;
+    for child in sys::children(subvolume)? {
+        if depth >= DEEPEST {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        let path = sys::child_path(subvolume, &child)?;
+        let (above, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&b"."[..], &path[..]),
+        };
+        let above = open_child(subvolume, if above.is_empty() { b"." } else { above })?;
+        let inner = open_child(&above, name)?;
+        remove_opened(above.as_fd(), OsStr::from_bytes(name), &inner, depth + 1)?;
+    }
+    quota::forget(subvolume);
+    sys::destroy(directory, name)
+}
