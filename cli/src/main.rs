@@ -19,9 +19,6 @@ mod signals;
 mod table;
 mod usage;
 
-#[cfg(feature = "embedded-drivers")]
-use {plywood_driver_overlay as _, plywood_driver_vfs as _};
-
 use std::{ffi::OsString, process::ExitCode};
 
 use plywood::{plugin::probe, store::Store};
@@ -34,6 +31,13 @@ use crate::{
     table::{GLOBALS, OWN_GLOBALS, Spec},
     usage::Usage,
 };
+
+#[cfg(feature = "embedded-drivers")]
+mod embedded {
+    plywood_plugin_sdk::embed_driver!(plywood_driver_btrfs::Btrfs);
+    plywood_plugin_sdk::embed_driver!(plywood_driver_overlay::Overlay);
+    plywood_plugin_sdk::embed_driver!(plywood_driver_vfs::Vfs);
+}
 
 /// What a shell shows for a program that SIGPIPE ended.
 const BROKEN_PIPE: u8 = 128 + 13;

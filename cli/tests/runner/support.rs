@@ -71,6 +71,8 @@ pub(super) fn program() -> &'static Path {
         build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
         build.args([
             "-p",
+            "plywood-driver-btrfs-plugin",
+            "-p",
             "plywood-driver-overlay-plugin",
             "-p",
             "plywood-driver-vfs-plugin",
@@ -84,7 +86,7 @@ pub(super) fn program() -> &'static Path {
             "the driver plugins do not build: {}",
             built.err
         );
-        for name in ["overlay", "vfs"] {
+        for name in ["btrfs", "overlay", "vfs"] {
             let file = directory.join(format!("libplywood_driver_{name}.so"));
             assert!(file.is_file(), "{} is missing", file.display());
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The conformance suite with Plywood's own drivers linked in, for `run --embedded NAME`.
 
+plywood_plugin_sdk::embed_driver!(plywood_driver_btrfs::Btrfs);
 plywood_plugin_sdk::embed_driver!(plywood_driver_overlay::Overlay);
 plywood_plugin_sdk::embed_driver!(plywood_driver_vfs::Vfs);
 

@@ -63,6 +63,7 @@ pub(super) const DRIVER_OPTIONS: &[(&str, &str)] = &[
     ("storage.options.mountopt", "mountopt"),
     ("storage.options.btrfs.min_space", "btrfs.min_space"),
     ("storage.options.btrfs.size", "btrfs.size"),
+    ("storage.options.btrfs.sync", "btrfs.sync"),
     (
         "storage.options.overlay.ignore_chown_errors",
         "overlay.ignore_chown_errors",
