@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod conformance;
 mod corpus;
 mod demo;
 mod image;
@@ -37,8 +38,8 @@ enum Task {
     Test(test::Options),
     /// Times import and diff against containers-storage and bsdtar, in one run.
     Bench(bench::Options),
-    /// Runs the conformance suite over every driver, loaded and linked in.
-    Conformance,
+    /// Runs the conformance suite over every driver, loaded and linked in, on every file system.
+    Conformance(conformance::Options),
     /// Imports real layers with both tools and compares records, trees and exports.
     Layers(layers::Options),
     /// Lets two plywood and two containers-storage processes work on one store.
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
-        Task::Conformance => test::conformance(),
+        Task::Conformance(options) => conformance::run(&options),
         Task::Layers(options) => layers::run(&options),
         Task::Soak(options) => soak::run(&options),
         Task::OutOfTree => out_of_tree::run(),

@@ -54,7 +54,9 @@ fn unpack_sdk(place: &Path) -> Result<std::path::PathBuf> {
         bail!("cargo package left no .crate in `{}`", packed.display());
     };
     let mut tar = run::command("tar", ["--extract", "--gzip", "--file"]);
-    tar.arg(packed.join(format!("{name}.crate"))).arg("--directory").arg(place);
+    tar.arg(packed.join(format!("{name}.crate")))
+        .arg("--directory")
+        .arg(place);
     run::check(tar)?;
     Ok(place.join(name))
 }

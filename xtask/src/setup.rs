@@ -34,6 +34,7 @@ const TEST: &[(&str, &str)] = &[
     ("mkfs.btrfs", "btrfs-progs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("mount", "mount"),
     ("pigz", "pigz"),
     ("zstd", "zstd"),
     ("xz", "xz-utils"),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{demo, layers, lint, run, setup, soak};
+use crate::{conformance, demo, layers, lint, run, setup, soak};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -48,7 +48,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     step("tests", || tests(root, &mut report))?;
     step("documentation", documentation)?;
     if root {
-        step("conformance", conformance)?;
+        step("conformance", || {
+            conformance::run(&conformance::Options::all(options.quick))
+        })?;
     } else {
         report.skipped.push("conformance (mounts need root)");
     }
@@ -117,19 +119,6 @@ fn documentation() -> Result<()> {
     );
     command.env("RUSTDOCFLAGS", "-D warnings");
     run::check(command)
-}
-
-/// Runs the suite over every driver, as plugin and linked in.
-pub(crate) fn conformance() -> Result<()> {
-    let suite = run::built(run::Profile::Dev, "plywood-conformance");
-    let linked = run::built(run::Profile::Dev, "plywood-conformance-linked");
-    run::build(run::Profile::Dev)?;
-    for driver in ["overlay", "vfs"] {
-        let plugin = run::built(run::Profile::Dev, &format!("libplywood_driver_{driver}.so"));
-        run::check(run::command(&suite, ["run".as_ref(), plugin.as_os_str()]))?;
-        run::check(run::command(&linked, ["run", "--embedded", driver]))?;
-    }
-    Ok(())
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Holds every driver to the conformance suite, loaded and linked in, on every file system that it
+//! claims.
+
+use std::{fs, path::PathBuf, time::Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::run;
+
+/// What is run.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Options {
+    /// Only the quick cases.
+    #[arg(long)]
+    quick: bool,
+    /// Only this driver.
+    #[arg(long)]
+    driver: Option<String>,
+    /// Only this form: plugin or linked.
+    #[arg(long, value_parser = ["plugin", "linked"])]
+    form: Option<String>,
+    /// Seeds everything random.
+    #[arg(long)]
+    seed: Option<String>,
+}
+
+impl Options {
+    /// Every driver in every form; only the quick cases, when asked for.
+    pub(crate) fn all(quick: bool) -> Self {
+        Self {
+            quick,
+            ..Self::default()
+        }
+    }
+}
+
+/// Drivers and the file systems that they claim.
+const DRIVERS: &[(&str, &[&str])] = &[
+    ("overlay", &["loop:ext4", "loop:xfs", "loop:btrfs", "tmpfs"]),
+    ("vfs", &["loop:ext4", "loop:xfs", "loop:btrfs", "tmpfs"]),
+    ("btrfs", &["loop:btrfs"]),
+];
+
+/// Runs the suite's test of itself, then the suite over every driver.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    run::build(run::Profile::Dev)?;
+    let suite = run::built(run::Profile::Dev, "plywood-conformance");
+    let linked = run::built(run::Profile::Dev, "plywood-conformance-linked");
+    let mut lines = Vec::new();
+    let mut failed = 0;
+    for (driver, scratch) in DRIVERS {
+        if options.driver.as_ref().is_some_and(|only| only != driver) {
+            continue;
+        }
+        for form in ["plugin", "linked"] {
+            if options.form.as_ref().is_some_and(|only| only != form) {
+                continue;
+            }
+            let out = place(&format!("{driver}-{form}"))?;
+            let program = if form == "plugin" { &suite } else { &linked };
+            let mut command = run::command(program, ["run"]);
+            if form == "plugin" {
+                let file = format!("libplywood_driver_{driver}.so");
+                command.arg(run::built(run::Profile::Dev, &file));
+            } else {
+                command.args(["--embedded", driver]);
+            }
+            command
+                .args(["--scratch", &scratch.join(","), "--out"])
+                .arg(&out);
+            if options.quick {
+                command.args(["--group", "quick"]);
+            }
+            if let Some(seed) = &options.seed {
+                command.args(["--seed", seed]);
+            }
+            println!("-- {driver} as {form} on {}", scratch.join(", "));
+            let start = Instant::now();
+            let status = command.stdout(log(&out)?).status()?;
+            let seconds = start.elapsed().as_secs();
+            let text = fs::read_to_string(out.join("log.txt"))?;
+            let result = text.lines().last().unwrap_or("no result");
+            if !status.success() {
+                failed += 1;
+                print!("{text}");
+            }
+            lines.push(format!("{driver:<10}{form:<8}{seconds:>4} s  {result}"));
+        }
+    }
+    println!("{}", lines.join("\n"));
+    if failed > 0 {
+        bail!("{failed} of {} runs were no success", lines.len());
+    }
+    Ok(())
+}
+
+fn place(name: &str) -> Result<PathBuf> {
+    let place = run::target_dir().join("conformance").join(name);
+    if place.exists() {
+        fs::remove_dir_all(&place)?;
+    }
+    fs::create_dir_all(&place)?;
+    Ok(place)
+}
+
+fn log(out: &std::path::Path) -> Result<fs::File> {
+    Ok(fs::File::create(out.join("log.txt"))?)
+}
