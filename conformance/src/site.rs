@@ -176,7 +176,12 @@ impl Site {
 
     /// Starts a role of this case in a process of its own.
     pub(crate) fn peer(&self, role: &str, arguments: &[&str]) -> Result<Peer, Failure> {
-        let (mut command, messages) = self.role(role, arguments)?;
+        let (command, messages) = self.role(role, arguments)?;
+        self.start(command, messages)
+    }
+
+    /// Starts what [`Site::role`] gave, perhaps changed.
+    pub(crate) fn start(&self, mut command: Command, messages: PathBuf) -> Result<Peer, Failure> {
         Ok(Peer {
             child: command.spawn()?,
             messages,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The cases, by group.
 
+mod abi;
 mod content;
 mod errors;
 mod lifecycle;
@@ -11,6 +12,10 @@ use crate::Case;
 /// Every case that is run against a driver, sorted by id.
 pub fn all() -> Vec<Case> {
     let mut cases = [
+        abi::boundary::CASES,
+        abi::file::CASES,
+        abi::instances::CASES,
+        abi::process::CASES,
         lifecycle::CASES,
         mounts::CASES,
         content::CASES,

@@ -19,7 +19,19 @@ pub(super) fn is_privileged_execution() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// Checks and loads a plugin; it stays loaded for as long as the process lives.
+/// Checks and loads the plugin at `path`, without opening its driver; it stays loaded for as long as
+/// the process lives.
+///
+/// # Behavior
+/// - To be used by programs that look at plugins; drivers are opened by a
+///   [`Registry`](super::Registry), which puts its guard around them.
+///
+/// # Errors
+/// Why the file is refused.
+pub fn load_plugin(path: &Path) -> Result<Loaded, PluginError> {
+    load(path, None, None)
+}
+
 pub(super) fn load(
     path: &Path,
     name: Option<&str>,

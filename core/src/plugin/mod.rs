@@ -19,6 +19,7 @@ pub use elf::ElfProblem;
 pub use error::{PluginError, Suspect};
 pub use guard::{DriverHandle, Origin};
 pub use host::tracing_host;
+pub use loader::load_plugin;
 pub use name::DriverName;
 pub use registry::{ConfiguredPlugin, FoundDriver, PluginOptions, Registry, Source};
 pub use select::{DEFAULT_PRIORITY, Named, Preference, SelectRequest, Selected, select};

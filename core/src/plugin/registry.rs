@@ -9,7 +9,7 @@ use std::{
 };
 
 use plywood_plugin_sdk::{
-    DriverError, EmbeddedDriver, OpenRequest,
+    DriverError, DriverErrorCode, EmbeddedDriver, OpenRequest,
     abi::{VERSION, contain},
     inventory,
 };
@@ -220,6 +220,10 @@ impl Registry {
         request: OpenRequest,
     ) -> Result<DriverHandle, OpenError> {
         let found = self.find(name)?;
+        check_request(&request).map_err(|error| OpenError::Driver {
+            name: name.to_owned(),
+            error,
+        })?;
         let driver = match (&found.origin, found.embedded) {
             (Origin::File(path), _) => {
                 let loaded = loader::load(path, Some(name), found.pin.as_deref())?;
@@ -308,6 +312,19 @@ impl Registry {
         }
         directories
     }
+}
+
+/// What would mean something else after the next `chdir`.
+fn check_request(request: &OpenRequest) -> Result<(), DriverError> {
+    for path in [&request.home, &request.run_dir] {
+        if !path.is_absolute() {
+            let message = format!("`{}` is no absolute path", path.display());
+            return Err(DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message)
+                .object(path.display().to_string())
+                .remedy("give the graph root and the run root as absolute paths"));
+        }
+    }
+    Ok(())
 }
 
 /// Why a driver was not opened.

@@ -12,8 +12,11 @@ use abi_stable::{
 };
 
 use super::{
-    AbiVersion, RemoteDriver, VERSION, convert::received, remote::host_box,
-    vtable::DriverModule_Ref,
+    AbiVersion, RemoteDriver, VERSION,
+    convert::received,
+    raw::RawDriver,
+    remote::host_box,
+    vtable::{DriverBox, DriverModule_Ref},
 };
 use crate::{Driver, OpenRequest, Result};
 
@@ -204,9 +207,21 @@ impl Loaded {
     /// # Errors
     /// Those of [`Plugin::open`](crate::Plugin::open), and a panic in it.
     pub fn open(&self, request: &OpenRequest) -> Result<Box<dyn Driver>> {
+        Ok(Box::new(RemoteDriver::new(self.call_open(request)?)?))
+    }
+
+    /// Opens the driver for tests of the boundary itself.
+    ///
+    /// # Errors
+    /// Those of [`Loaded::open`].
+    #[doc(hidden)]
+    pub fn open_raw(&self, request: &OpenRequest) -> Result<RawDriver> {
+        self.call_open(request).map(RawDriver)
+    }
+
+    fn call_open(&self, request: &OpenRequest) -> Result<DriverBox> {
         let host = host_box(request.host.clone());
-        let driver = received((self.module.open())(request.into(), host))?;
-        Ok(Box::new(RemoteDriver::new(driver)?))
+        received((self.module.open())(request.into(), host))
     }
 }
 

@@ -20,6 +20,8 @@ mod convert;
 mod export;
 mod host;
 mod panic_log;
+#[doc(hidden)]
+pub mod raw;
 mod remote;
 #[doc(hidden)]
 pub mod types;
