@@ -45,6 +45,8 @@ pub(crate) enum Op {
     Fifo(PathBuf),
     /// A character device with these numbers.
     Device(PathBuf, u32, u32),
+    /// A block device with these numbers.
+    BlockDevice(PathBuf, u32, u32),
     Chmod(PathBuf, u32),
     Chown(PathBuf, u32, u32),
     /// Modification time: seconds and nanoseconds.
@@ -66,7 +68,8 @@ impl Op {
             | Self::Mkdir(path)
             | Self::Symlink(path, _)
             | Self::Fifo(path)
-            | Self::Device(path, ..) => vec![path, up(path)],
+            | Self::Device(path, ..)
+            | Self::BlockDevice(path, ..) => vec![path, up(path)],
             Self::Link(path, _)
             | Self::Unlink(path)
             | Self::Rmdir(path)
@@ -174,10 +177,9 @@ fn perform(root: &Path, op: &Op) -> io::Result<()> {
             Mode::from_bits_retain(0o644),
             0,
         )?),
-        Op::Device(path, major, minor) => {
-            let device = nix::sys::stat::makedev(u64::from(*major), u64::from(*minor));
-            let mode = Mode::from_bits_retain(0o640);
-            Ok(mknod(&at(path), SFlag::S_IFCHR, mode, device)?)
+        Op::Device(path, major, minor) => make_device(&at(path), SFlag::S_IFCHR, *major, *minor),
+        Op::BlockDevice(path, major, minor) => {
+            make_device(&at(path), SFlag::S_IFBLK, *major, *minor)
         }
         Op::Chmod(path, mode) => fs::set_permissions(at(path), fs::Permissions::from_mode(*mode)),
         Op::Chown(path, uid, gid) => lchown(at(path), Some(*uid), Some(*gid)),
@@ -196,6 +198,11 @@ fn perform(root: &Path, op: &Op) -> io::Result<()> {
         Op::Rmdir(path) => fs::remove_dir(at(path)),
         Op::RemoveTree(path) => fs::remove_dir_all(at(path)),
     }
+}
+
+fn make_device(at: &Path, kind: SFlag, major: u32, minor: u32) -> io::Result<()> {
+    let device = nix::sys::stat::makedev(u64::from(major), u64::from(minor));
+    Ok(mknod(at, kind, Mode::from_bits_retain(0o640), device)?)
 }
 
 /// A chain of layers and, beside each, the flat directory that it must equal.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Applying streams and giving them back.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::fs;
 
 use plywood::sdk::ChangeKind;
 
@@ -9,15 +9,12 @@ use super::lifecycle::sample;
 use crate::{
     Case, Target,
     case::{Failure, Outcome, case, demand},
-    manifest,
     tar_file::TarFile,
 };
 
 pub(super) const CASES: &[Case] = &[
     case("GD-WHO-011", whiteout),
     case("GD-WHO-012", opaque),
-    case("GD-FID-001", modes),
-    case("GD-FID-002", owners),
     case("GD-DIF-001", changes),
     case("GD-DIF-003", no_changes),
     case("GD-DIF-015", exact),
@@ -65,76 +62,6 @@ fn opaque(target: &mut Target) -> Outcome {
         "lower entries show: {child}"
     );
     Ok(())
-}
-
-/// Makes a tree in a child by `fill`, exports it, imports that, and compares with a flat
-/// directory on which the same was done.
-fn compare_with_flat(
-    target: &Target,
-    fill: fn(&std::path::Path) -> Result<(), Failure>,
-) -> Outcome {
-    let flat = target.scratch("flat")?;
-    fill(&flat)?;
-    target.create("base", None)?;
-    target.create("made", Some("base"))?;
-    target.within("made", fill)?;
-    let expected = manifest::of(&flat)?.without_root();
-    let contents = |id: &str| -> Result<_, Failure> { Ok(target.manifest(id)?.without_root()) };
-    // Times are those of two different moments: compare all but them through the export.
-    demand!(
-        expected.0.keys().eq(contents("made")?.0.keys()),
-        "the layer has other paths than the directory: {}",
-        contents("made")?
-    );
-    let tar = target.diff("made")?;
-    target.put("again", Some("base"), &tar)?;
-    let differences = contents("made")?
-        .in_seconds()
-        .differences(&contents("again")?.in_seconds());
-    demand!(
-        differences.is_empty(),
-        "export and import changed it: {differences:?}"
-    );
-    Ok(())
-}
-
-fn modes(target: &mut Target) -> Outcome {
-    compare_with_flat(target, |root| {
-        for mode in 0..=0o7777_u32 {
-            // Every combination on files would be slow and no better than every bit with each other.
-            if mode & 0o111 != 0 && mode & 0o111 != 0o111 {
-                continue;
-            }
-            let path = root.join(format!("f{mode:o}"));
-            fs::write(&path, "")?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-        }
-        for bit in 0..12 {
-            let path = root.join(format!("d{bit}"));
-            fs::create_dir(&path)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o700 | 1 << bit))?;
-        }
-        Ok(())
-    })
-}
-
-fn owners(target: &mut Target) -> Outcome {
-    compare_with_flat(target, |root| {
-        for id in [
-            0,
-            1000,
-            65_534,
-            2_097_151,
-            2_097_152,
-            3_000_000,
-            4_294_967_294,
-        ] {
-            let path = root.join(id.to_string());
-            fs::write(&path, "")?;
-            std::os::unix::fs::chown(&path, Some(id), Some(id))?;
-        }
-        Ok(())
-    })
 }
 
 fn changes(target: &mut Target) -> Outcome {

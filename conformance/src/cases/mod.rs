@@ -4,6 +4,7 @@
 mod abi;
 mod content;
 mod errors;
+mod fid;
 mod lifecycle;
 mod mounts;
 
@@ -20,6 +21,7 @@ pub fn all() -> Vec<Case> {
         mounts::CASES,
         content::CASES,
         errors::CASES,
+        fid::CASES,
     ]
     .concat();
     cases.sort_by_key(|case| case.id);
