@@ -50,13 +50,24 @@ pub enum CopiedXattrs {
     /// directories.
     #[default]
     OfLayers,
-    /// Every one, of everything.
+    /// Every one, of everything, but `security.selinux`: labels are the host's affair.
+    ///
+    /// What only the host's root may set in `security.*` is left out for everyone else.
     All,
+    /// The same without overlay's own marks, `trusted.overlay.*` and `user.overlay.*`.
+    AllButOverlay,
 }
 
 impl CopiedXattrs {
     fn includes(self, name: &[u8]) -> bool {
-        self == Self::All || name == b"security.capability" || name.starts_with(b"user.")
+        match self {
+            Self::OfLayers => name == b"security.capability" || name.starts_with(b"user."),
+            Self::All => name != b"security.selinux",
+            Self::AllButOverlay => {
+                let marks: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+                Self::All.includes(name) && !marks.iter().any(|mark| name.starts_with(mark))
+            }
+        }
     }
 }
 
@@ -77,20 +88,9 @@ pub fn copy_tree(from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         to: open_dir(CWD, to.as_os_str()).at("cannot open", to)?,
         path: PathBuf::new(),
     };
-    let copier = Copier {
-        options,
-        from,
-        to: to.to_owned(),
-        device: fs::fstat(&root.from).at("cannot stat", from)?.st_dev,
-        cloning: AtomicBool::new(true),
-        links: Mutex::default(),
-        queue: Mutex::new(Queue {
-            waiting: vec![Task::Root(root)],
-            running: 0,
-            failed: None,
-        }),
-        changed: Condvar::new(),
-    };
+    let device = fs::fstat(&root.from).at("cannot stat", from)?.st_dev;
+    let copier = Copier::new(from, to, options, device);
+    lock(&copier.queue).waiting.push(Task::Root(root));
     // One thread alone waits for the disk half of the time; more than eight gain nothing.
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
     std::thread::scope(|scope| {
@@ -103,6 +103,21 @@ pub fn copy_tree(from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// Gives the directory `to` the owner, mode, extended attributes and times of the directory
+/// `from`, and nothing of what is in it; `from` may be a symbolic link to it.
+///
+/// # Errors
+/// What the file system reports.
+pub fn copy_attributes(from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let source = fs::open(from, flags, Mode::empty()).at("cannot open", from)?;
+    let target = open_dir(CWD, to.as_os_str()).at("cannot open", to)?;
+    let stat = fs::fstat(&source).at("cannot stat", from)?;
+    Copier::new(from, to, options, stat.st_dev)
+        .attributes(source.as_fd(), target.as_fd(), &stat)
+        .at("cannot set attributes of", to)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -143,7 +158,24 @@ struct Copier<'a> {
     changed: Condvar,
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
+    fn new(from: &'a Path, to: &Path, options: CopyOptions, device: u64) -> Self {
+        Self {
+            options,
+            from,
+            to: to.to_owned(),
+            device,
+            cloning: AtomicBool::new(true),
+            links: Mutex::default(),
+            queue: Mutex::new(Queue {
+                waiting: Vec::new(),
+                running: 0,
+                failed: None,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
     fn work(&self) {
         while let Some(task) = self.next() {
             let outcome = self.open(task).and_then(|pair| self.directory(pair));
@@ -232,7 +264,9 @@ impl Copier<'_> {
                 Ok(())
             }
             FileType::RegularFile => self.file(pair, name, &path, &stat).at("cannot copy", to()),
-            FileType::Symlink => self.symlink(pair, name, &stat).at("cannot copy", to()),
+            FileType::Symlink => self
+                .symlink(pair, name, &path, &stat)
+                .at("cannot copy", to()),
             _ => self.node(pair, name, &path, &stat).at("cannot copy", to()),
         }
     }
@@ -252,13 +286,28 @@ impl Copier<'_> {
         // The lock is held until the first name exists, so that a second one can link to it.
         let mut links = lock(&self.links);
         if let Some(first) = links.get(&stat.st_ino) {
-            let first = self.to.join(first);
-            fs::linkat(CWD, &first, &pair.to, name, AtFlags::empty())?;
+            self.link(first, pair, name)?;
             return Ok(None);
         }
         let made = make()?;
         links.insert(stat.st_ino, path.to_owned());
         Ok(made)
+    }
+
+    fn link(&self, first: &Path, pair: &Pair, name: &CStr) -> io::Result<()> {
+        let flags = AtFlags::empty();
+        match fs::linkat(CWD, self.to.join(first), &pair.to, name, flags) {
+            // Longer than the kernel takes as one path.
+            Err(Errno::NAMETOOLONG) => {
+                let mut above = open_dir(CWD, self.to.as_os_str())?;
+                for part in first.parent().unwrap_or(Path::new("")) {
+                    above = open_dir(above.as_fd(), part)?;
+                }
+                let last = first.file_name().unwrap_or_default();
+                Ok(fs::linkat(above, last, &pair.to, name, flags)?)
+            }
+            answer => Ok(answer?),
+        }
     }
 
     fn file(&self, pair: &Pair, name: &CStr, path: &Path, stat: &Stat) -> io::Result<()> {
@@ -273,12 +322,15 @@ impl Copier<'_> {
         self.attributes(from.as_fd(), to.as_fd(), stat)
     }
 
-    fn symlink(&self, pair: &Pair, name: &CStr, stat: &Stat) -> io::Result<()> {
-        let target = fs::readlinkat(&pair.from, name, Vec::new())?;
-        fs::symlinkat(target, &pair.to, name)?;
-        self.owner_at(pair, name, stat)?;
-        self.xattrs_at(pair, name)?;
-        fs::utimensat(&pair.to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+    fn symlink(&self, pair: &Pair, name: &CStr, path: &Path, stat: &Stat) -> io::Result<()> {
+        self.linked(pair, name, path, stat, || {
+            let target = fs::readlinkat(&pair.from, name, Vec::new())?;
+            fs::symlinkat(target, &pair.to, name)?;
+            self.owner_at(pair, name, stat)?;
+            self.xattrs_at(pair, name)?;
+            fs::utimensat(&pair.to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(None)
+        })?;
         Ok(())
     }
 
@@ -360,6 +412,9 @@ impl Copier<'_> {
             match copy(name) {
                 // It went away in between.
                 Err(Errno::NODATA) => {}
+                // In a user namespace: the host's own attributes, such as `security.ima`.
+                Err(Errno::PERM)
+                    if name.starts_with(b"security.") && name != b"security.capability" => {}
                 other => other?,
             }
         }

@@ -13,7 +13,7 @@ pub mod temp_dir;
 mod trees;
 mod usage;
 
-pub use copy::{CopiedXattrs, CopyOptions, copy_tree};
+pub use copy::{CopiedXattrs, CopyOptions, copy_attributes, copy_tree};
 pub use dirs::create_private_dirs;
 pub use places::{Held, Places};
 pub use private_mount::{is_mount_point, make_private, undo_private};

@@ -123,3 +123,49 @@ fn root_every_attribute_of_everything_is_kept_when_asked_for() {
         assert_eq!(value(name, &mut [0; 8]), Ok(1), "{name}");
     }
 }
+
+#[test]
+fn a_symbolic_link_with_two_names_stays_one() {
+    let (_root, from, to) = tree();
+    std::os::unix::fs::symlink("x", from.join("first")).unwrap();
+    std_fs::hard_link(from.join("first"), from.join("second")).unwrap();
+    copy_tree(&from, &to, CopyOptions::default()).unwrap();
+    let inode = |name: &str| to.join(name).symlink_metadata().unwrap().ino();
+    assert_eq!(inode("first"), inode("second"));
+}
+
+#[test]
+fn links_below_a_path_that_is_too_long_stay_links() {
+    let (_root, from, to) = tree();
+    let name = "n".repeat(250);
+    let mut here = open_dir(CWD, from.as_os_str()).unwrap();
+    for _ in 0..20 {
+        fs::mkdirat(&here, &name, Mode::RWXU).unwrap();
+        here = open_dir(here.as_fd(), OsStr::new(&name)).unwrap();
+    }
+    let flags = OFlags::CREATE | OFlags::WRONLY;
+    fs::openat(&here, "first", flags, Mode::RUSR).unwrap();
+    fs::linkat(&here, "first", &here, "second", AtFlags::empty()).unwrap();
+    copy_tree(&from, &to, CopyOptions::default()).unwrap();
+    let mut here = open_dir(CWD, to.as_os_str()).unwrap();
+    for _ in 0..20 {
+        here = open_dir(here.as_fd(), OsStr::new(&name)).unwrap();
+    }
+    let stat = fs::statat(&here, "second", AtFlags::empty()).unwrap();
+    assert_eq!(stat.st_nlink, 2);
+}
+
+#[test]
+fn overlay_marks_and_labels_are_not_everything() {
+    let wanted = |which: CopiedXattrs, name: &str| which.includes(name.as_bytes());
+    for which in [CopiedXattrs::All, CopiedXattrs::AllButOverlay] {
+        assert!(!wanted(which, "security.selinux"));
+        assert!(wanted(which, "trusted.a") && wanted(which, "system.posix_acl_access"));
+    }
+    assert!(wanted(CopiedXattrs::All, "trusted.overlay.opaque"));
+    assert!(!wanted(
+        CopiedXattrs::AllButOverlay,
+        "trusted.overlay.opaque"
+    ));
+    assert!(!wanted(CopiedXattrs::AllButOverlay, "user.overlay.opaque"));
+}
