@@ -110,7 +110,7 @@ impl VfsDriver {
         if let Some(source) = source {
             let options = CopyOptions {
                 ignore_chown_errors: self.config.ignore_chown_errors,
-                ..CopyOptions::default()
+                ..CopyOptions::everything()
             };
             toolkit::copy_tree(&source, &content, options)?;
         } else if (uid, gid) != (0, 0) {
