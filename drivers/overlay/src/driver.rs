@@ -81,9 +81,10 @@ impl OverlayDriver {
         let layout = &self.store.layout;
         let parent = request.parent.as_ref();
         let base_mode = self.config().force_mask.unwrap_or(ROOT_MODE);
+        let ignored = self.config().ignore_chown_errors;
         Ok(Plan {
             chain: parent.map(|id| layout.chain_on(id)).transpose()?,
-            attributes: layout.attributes(parent, root, base_mode)?,
+            attributes: layout.attributes(parent, root, base_mode, ignored)?,
         })
     }
 

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, LayerId, Result};
+use plywood_plugin_sdk::{
+    DriverError, DriverErrorCode, IoContext, LayerId, Result,
+    toolkit::{self, CopiedXattrs, CopyOptions},
+};
 
 use crate::link::{Chain, LINK_DIR, LinkId, Lower};
 
@@ -120,7 +123,7 @@ pub(crate) enum State {
 }
 
 /// Owners and modes of a new layer's directories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attributes {
     /// Owner of the layer's own directory.
     pub(crate) outer: (u32, u32),
@@ -128,6 +131,26 @@ pub(crate) struct Attributes {
     pub(crate) inner: (u32, u32),
     /// Mode of `diff`, before the umask.
     pub(crate) mode: u32,
+    /// The directory whose attributes `diff` gets: the parent's, since the kernel shows those of
+    /// the nearest layer alone.
+    pub(crate) like: Option<PathBuf>,
+    /// What the file system refuses of an owner is no error.
+    pub(crate) ignore_chown_errors: bool,
+}
+
+impl Attributes {
+    /// Makes an empty `diff`.
+    pub(crate) fn make_diff(&self, path: &Path) -> Result<()> {
+        make_dir(path, self.mode, self.inner)?;
+        let Some(like) = &self.like else {
+            return Ok(());
+        };
+        let options = CopyOptions {
+            ignore_chown_errors: self.ignore_chown_errors,
+            xattrs: CopiedXattrs::AllButOverlay,
+        };
+        toolkit::copy_attributes(like, path, options)
+    }
 }
 
 /// A layer below another one, as its link or path says.
@@ -345,12 +368,15 @@ impl Layout {
         parent: Option<&LayerId>,
         root: (u32, u32),
         base_mode: u32,
+        ignore_chown_errors: bool,
     ) -> Result<Attributes> {
         let Some(parent) = parent else {
             return Ok(Attributes {
                 outer: root,
                 inner: root,
                 mode: base_mode,
+                like: None,
+                ignore_chown_errors,
             });
         };
         let diff = self.get(parent)?.diff();
@@ -359,6 +385,8 @@ impl Layout {
             outer: root,
             inner: (found.uid(), found.gid()),
             mode: found.permissions().mode() & 0o777,
+            like: Some(diff),
+            ignore_chown_errors,
         })
     }
 
@@ -393,9 +421,9 @@ impl Layout {
         attributes: &Attributes,
         chain: Option<&Chain>,
     ) -> Result<LinkId> {
-        let Attributes { outer, inner, mode } = *attributes;
-        make_dir(dir, 0o700, outer)?;
-        make_dir(&dir.join("diff"), mode, inner)?;
+        let inner = attributes.inner;
+        make_dir(dir, 0o700, attributes.outer)?;
+        attributes.make_diff(&dir.join("diff"))?;
         let name = LinkId::generate()?;
         let link = write_new(&dir.join("link"), name.as_str(), 0o644)?;
         if let Some(id) = named {

@@ -10,7 +10,7 @@ use plywood_plugin_sdk::{
 };
 
 use crate::{
-    layout::{Attributes, Layout, Place, absent, make_dir, sync_dir},
+    layout::{Attributes, Layout, Place, absent, sync_dir},
     link::Chain,
 };
 
@@ -22,7 +22,7 @@ impl Layout {
     pub(crate) fn stage(&self, attributes: &Attributes) -> Result<Held> {
         let mut place = TempDir::create(&self.home.join(PLACES))?;
         let content = place.addition();
-        make_dir(&content, attributes.mode, attributes.inner)?;
+        attributes.make_diff(&content)?;
         Ok(Held { place, content })
     }
 
@@ -192,6 +192,8 @@ mod tests {
             outer: (owner, group),
             inner: (owner, group),
             mode: 0o755,
+            like: None,
+            ignore_chown_errors: false,
         };
         let mut held = layout.stage(&attributes).unwrap();
         let dir = held.place.addition();

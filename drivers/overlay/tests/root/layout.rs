@@ -167,7 +167,7 @@ fn root_owners_and_modes_follow_the_parent_and_the_id_map() {
     rustix::fs::chmod(roots.home().join("mapped/diff"), 0o1711.into()).unwrap();
     driver.create(&container("child", Some("mapped"))).unwrap();
     assert_eq!(stat("child"), (0, 0, 0o700));
-    assert_eq!(stat("child/diff"), (7, 8, 0o711));
+    assert_eq!(stat("child/diff"), (7, 8, 0o1711));
     assert_eq!(stat("child/work"), (7, 8, 0o700));
 
     mapped.id_maps.uids[0].container_id = 5;
