@@ -165,10 +165,13 @@ pub(super) fn fifo(target: &mut Target) -> Outcome {
 }
 
 pub(super) fn devices(target: &mut Target) -> Outcome {
-    // Numbers of one byte each are the old form; twelve and twenty bits are the largest there are.
-    let numbers = [(1, 3), (8, 0), (255, 255), (256, 65_536), (4095, 1_048_575)];
+    // Numbers of one byte each are the old form; xfs keeps nine and eighteen bits.
+    let mut numbers = vec![(1, 3), (8, 0), (255, 255), (256, 65_536), (511, 262_143)];
+    if takes_device(&target.scratch("probe")?, 4095, 1_048_575)? {
+        numbers.push((4095, 1_048_575));
+    }
     let mut ops = Vec::new();
-    for (major, minor) in numbers {
+    for &(major, minor) in &numbers {
         let (char, block) = (format!("c-{major}-{minor}"), format!("b-{major}-{minor}"));
         ops.extend([
             Op::Device(path(&char), major, minor),
@@ -191,6 +194,17 @@ pub(super) fn devices(target: &mut Target) -> Outcome {
         }
         Ok(())
     })
+}
+
+/// Whether the scratch file system itself keeps such numbers.
+fn takes_device(place: &Path, major: u32, minor: u32) -> Result<bool, Failure> {
+    let device = makedev(major.into(), minor.into());
+    let mode = Mode::from_bits_retain(0o600);
+    match mknod(&place.join("device"), SFlag::S_IFCHR, mode, device) {
+        Ok(()) => Ok(true),
+        Err(nix::Error::EINVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(super) fn sockets(target: &mut Target) -> Outcome {

@@ -58,6 +58,7 @@ pub(super) fn deep(target: &mut Target) -> Outcome {
         let mode = Mode::from_raw_mode(0o640);
         let file = rustix::fs::openat(&here, "bottom", flags, mode)?;
         File::from(file).write_all(b"deep down")?;
+        rustix::fs::linkat(&here, "bottom", &here, "second name", AtFlags::empty())?;
         Ok(())
     })?;
     target.within("base", |root| check_bottom(root, "the layer"))?;
@@ -117,6 +118,7 @@ fn check_bottom(root: &Path, place: &str) -> Outcome {
         "the file below {DEPTH} directories in {place}"
     );
     same!(0o640, stat.st_mode & 0o7777, "its mode in {place}");
+    same!(2, stat.st_nlink, "its number of links in {place}");
     Ok(())
 }
 
