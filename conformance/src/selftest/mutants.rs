@@ -15,7 +15,7 @@ use std::{
 use plywood_conformance_faulty::{FAULTS, FaultInfo};
 
 use super::Lab;
-use crate::{Entry, Level, Outcome, Status, catalogue, entry, report::is_released};
+use crate::{Entry, Outcome, Status, catalogue, entry, report::is_released};
 
 /// The driver without a fault.
 pub(crate) const REFERENCE: &str = "reference";
@@ -131,21 +131,6 @@ pub(crate) fn matrix() -> String {
         writeln!(text, "| `{}` | {} | {cases} |", fault.name, fault.text)
             .expect("a string takes everything");
     }
-    let mandatory = |entry: &&Entry| entry.level == Level::Mandatory && entry.since.is_some();
-    let covered = covered();
-    let all = catalogue().iter().filter(mandatory).count();
-    let found = catalogue()
-        .iter()
-        .filter(mandatory)
-        .filter(|entry| covered.contains(entry.id))
-        .count();
-    writeln!(
-        text,
-        "\n{} drivers; {found} of the {all} mandatory cases that are written find a fault of this \
-         table.",
-        FAULTS.len()
-    )
-    .expect("a string takes everything");
     if !FINDS_NOTHING.is_empty() {
         text.push_str("\nNo faulty driver fails these:\n\n| case | why |\n|---|---|\n");
         for (id, why) in FINDS_NOTHING {

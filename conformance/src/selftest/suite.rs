@@ -385,6 +385,33 @@ fn accounting(lab: &Lab<'_>) -> Outcome {
         said.out.lines().any(|line| line == identity),
         "the terminal does not say `{identity}`"
     );
+    let bad = fail + xpass;
+    let junit = fs::read_to_string(out.join("junit.xml"))?;
+    // One more says that the run is not complete, which makes it fail.
+    for (part, count) in [
+        ("<testcase ", released + 1),
+        ("<failure ", bad + 1),
+        ("<error ", error),
+        ("<skipped ", not_applicable + not_run + xfail),
+    ] {
+        same!(count, junit.matches(part).count(), "`{part}` in junit.xml");
+    }
+    let html = fs::read_to_string(out.join("report.html"))?;
+    for (class, count) in [
+        ("pass", pass),
+        ("fail", bad),
+        ("error", error),
+        ("na", not_applicable),
+        ("notrun", not_run),
+        ("xfail", xfail),
+    ] {
+        let row = format!("<details class=\"case {class}\"");
+        same!(
+            count,
+            html.matches(&row).count(),
+            "`{class}` in report.html"
+        );
+    }
     Ok(())
 }
 
