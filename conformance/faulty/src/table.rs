@@ -21,6 +21,9 @@ macro_rules! for_each_fault {
             KeepsDeleted "faulty-keeps-deleted" Nothing
                 "Leaves what a tar's whiteouts delete where it is."
                 ["GD-WHO-011"];
+            SaysEmpty "faulty-says-empty" Nothing
+                "Says that what a tar is unpacked into is empty when it is not."
+                ["GD-WHO-012"];
             BreaksHardLinks "faulty-breaks-hard-links" Nothing
                 "Makes an inode of its own of each name when it copies a parent."
                 ["GD-FID-004"];
@@ -64,6 +67,9 @@ macro_rules! for_each_fault {
             IgnoresMountOptions "faulty-ignores-mount-options" Nothing
                 "Drops mount options that it does not know."
                 ["GD-MNT-012"];
+            MountsElsewhere "faulty-mounts-elsewhere" Nothing
+                "Shows layers in the directory for temporary files."
+                ["GD-MNT-001"];
             CorruptsSecondMount "faulty-corrupts-second-mount" Ids
                 "Empties the layer's files when it is mounted for the second time."
                 ["GD-MNT-002"];
@@ -119,6 +125,9 @@ macro_rules! for_each_fault {
             FailsToRemoveUnknown "faulty-fails-remove-unknown" Nothing
                 "Fails to remove a layer that is not there."
                 ["GD-ERR-002"];
+            AnswersUndeclared "faulty-answers-undeclared" Nothing
+                "Lists its layers without declaring that it can."
+                ["GD-ERR-021", "GD-LIF-009"];
             RefusesSync "faulty-refuses-sync" Nothing
                 "Declares that it can sync a layer and answers that it cannot."
                 ["GD-ERR-022"];

@@ -10,7 +10,7 @@ use plywood_plugin_sdk::{
 };
 
 use super::{
-    AcceptsUnknownParent, Crashes, Deadlocks, DiffsAgainstNothing, ExistsLies,
+    AcceptsUnknownParent, AnswersUndeclared, Crashes, Deadlocks, DiffsAgainstNothing, ExistsLies,
     FailsToRemoveUnknown, ForgetsDeletions, HalfCreates, IgnoresDriverOptions,
     IgnoresStorageOptions, LongErrors, MetadataOutside, OverstatesDepth, Panics, RefusesSync,
     ReplacesExisting, StatusTwice, UsageIsZero,
@@ -55,6 +55,14 @@ impl Fault for FailsToRemoveUnknown {
             Removed::AlreadyGone => Err(DriverError::no_layer(id)),
             Removed::Now => Ok(Removed::Now),
         }
+    }
+}
+
+impl Fault for AnswersUndeclared {
+    fn capabilities(&self) -> Capabilities {
+        let mut can = self.driver().capabilities();
+        can.list = false;
+        can
     }
 }
 

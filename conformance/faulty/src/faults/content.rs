@@ -13,7 +13,8 @@ use plywood_plugin_sdk::{
 
 use super::{
     BreaksHardLinks, CutsFiles, FollowsSymlinks, ForeignEntry, ForgetsXattrs, KeepsDeleted,
-    LosesDevices, LosesNanoseconds, LosesOwners, LosesSetId, OpenRoot, SharesFiles, SharesTemplate,
+    LosesDevices, LosesNanoseconds, LosesOwners, LosesSetId, OpenRoot, SaysEmpty, SharesFiles,
+    SharesTemplate,
 };
 use crate::{
     tree::{self, quietly},
@@ -30,6 +31,20 @@ impl Fault for KeepsDeleted {
     fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
         let mut target = self.driver().unpack_target(id)?;
         target.whiteouts = WhiteoutForm::Literal;
+        Ok(target)
+    }
+}
+
+impl Fault for SaysEmpty {
+    fn stage(&self, request: &CreateRequest) -> Result<Staged> {
+        let mut staged = self.driver().stage(request)?;
+        staged.target.fresh = true;
+        Ok(staged)
+    }
+
+    fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
+        let mut target = self.driver().unpack_target(id)?;
+        target.fresh = true;
         Ok(target)
     }
 }
