@@ -22,6 +22,7 @@ mod tracer;
 
 use std::{
     fmt, fs, io,
+    path::Path,
     process::{Command, ExitStatus},
     thread,
 };
@@ -105,13 +106,14 @@ pub struct Run {
 /// - The program calls [`begin`]; one that ends before that gives a run without points.
 /// - Whatever it started and left running is killed when it ends: helpers share its fate.
 /// - The command's output must go where it needs no reader (a file, nothing, the caller's own).
+/// - What it does to `report` or below is no change: the file in which it says how it went.
 ///
 /// # Errors
 /// When the process cannot be started or traced.
-pub fn run(command: Command, action: Action<'_>) -> io::Result<Run> {
+pub fn run<'a>(command: Command, action: Action<'a>, report: &'a Path) -> io::Result<Run> {
     thread::scope(|scope| {
         scope
-            .spawn(|| tracer::Tracer::run(command, action))
+            .spawn(|| tracer::Tracer::run(command, action, report))
             .join()
             .map_err(|_| io::Error::other("the tracer panicked"))?
     })

@@ -35,7 +35,12 @@ fn directory() -> PathBuf {
 
 fn sweep(helper: &str, action: Action<'_>) -> (Run, Vec<String>) {
     let place = tempfile::tempdir().unwrap();
-    let done = run(child(helper, place.path()), action).unwrap();
+    let done = run(
+        child(helper, place.path()),
+        action,
+        &place.path().join("report"),
+    )
+    .unwrap();
     let mut names: Vec<String> = fs::read_dir(place.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -51,6 +56,9 @@ fn five_directories() {
     for name in 0..5 {
         fs::create_dir(directory().join(name.to_string())).unwrap();
     }
+    // What tells of the run is no part of it.
+    fs::write(directory().join("report"), "done").unwrap();
+    fs::remove_file(directory().join("report")).unwrap();
 }
 
 #[test]
@@ -146,6 +154,7 @@ fn something_can_be_done_before_the_kill() {
     run(
         child("five_directories", place.path()),
         Action::DoAndKillAt(3, &mut deed),
+        &place.path().join("report"),
     )
     .unwrap();
     assert_eq!(seen, 2);

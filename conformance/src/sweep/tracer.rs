@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     os::unix::process::ExitStatusExt as _,
+    path::Path,
     process::{Command, ExitStatus},
 };
 
@@ -31,6 +32,7 @@ const MINE: u32 = (libc::__WALL | libc::__WNOTHREAD).cast_unsigned();
 #[derive(Debug)]
 pub(super) struct Tracer<'a> {
     action: Action<'a>,
+    report: &'a Path,
     root: i32,
     live: BTreeSet<i32>,
     run: Run,
@@ -41,10 +43,15 @@ pub(super) struct Tracer<'a> {
 impl<'a> Tracer<'a> {
     /// Runs `command` to its end, on a thread of its own since ptrace obeys only the thread that
     /// attached.
-    pub(super) fn run(mut command: Command, action: Action<'a>) -> io::Result<Run> {
+    pub(super) fn run(
+        mut command: Command,
+        action: Action<'a>,
+        report: &'a Path,
+    ) -> io::Result<Run> {
         let root = i32::try_from(command.spawn()?.id()).map_err(io::Error::other)?;
         let mut this = Self {
             action,
+            report,
             root,
             live: BTreeSet::from([root]),
             run: Run::default(),
@@ -149,8 +156,9 @@ impl<'a> Tracer<'a> {
             return Ok(());
         }
         let registers = Registers::of(thread)?;
-        let Some(subject) = call.occurs(thread, &registers) else {
-            return Ok(());
+        let subject = match call.occurs(thread, &registers) {
+            Some(subject) if !Path::new(&subject).starts_with(self.report) => subject,
+            _ => return Ok(()),
         };
         self.run.points += 1;
         let here = self.run.points;
