@@ -110,7 +110,7 @@ pub struct Run {
 ///
 /// # Errors
 /// When the process cannot be started or traced.
-pub fn run<'a>(command: Command, action: Action<'a>, report: &'a Path) -> io::Result<Run> {
+pub fn run(command: Command, action: Action<'_>, report: &Path) -> io::Result<Run> {
     thread::scope(|scope| {
         scope
             .spawn(|| tracer::Tracer::run(command, action, report))

@@ -30,9 +30,9 @@ use super::{
 const MINE: u32 = (libc::__WALL | libc::__WNOTHREAD).cast_unsigned();
 
 #[derive(Debug)]
-pub(super) struct Tracer<'a> {
+pub(super) struct Tracer<'a, 'b> {
     action: Action<'a>,
-    report: &'a Path,
+    report: &'b Path,
     root: i32,
     live: BTreeSet<i32>,
     run: Run,
@@ -40,13 +40,13 @@ pub(super) struct Tracer<'a> {
     ending: bool,
 }
 
-impl<'a> Tracer<'a> {
+impl<'a, 'b> Tracer<'a, 'b> {
     /// Runs `command` to its end, on a thread of its own since ptrace obeys only the thread that
     /// attached.
     pub(super) fn run(
         mut command: Command,
         action: Action<'a>,
-        report: &'a Path,
+        report: &'b Path,
     ) -> io::Result<Run> {
         let root = i32::try_from(command.spawn()?.id()).map_err(io::Error::other)?;
         let mut this = Self {
