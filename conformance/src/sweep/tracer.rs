@@ -35,6 +35,8 @@ pub(super) struct Tracer<'a, 'b> {
     report: &'b Path,
     root: i32,
     live: BTreeSet<i32>,
+    /// Everything that was ever followed.
+    seen: BTreeSet<i32>,
     run: Run,
     /// Everything that still shows up is to be killed.
     ending: bool,
@@ -54,6 +56,7 @@ impl<'a, 'b> Tracer<'a, 'b> {
             report,
             root,
             live: BTreeSet::from([root]),
+            seen: BTreeSet::new(),
             run: Run::default(),
             ending: false,
         };
@@ -66,7 +69,18 @@ impl<'a, 'b> Tracer<'a, 'b> {
             // Nothing may be left running or unwaited for; the first error is the one to tell.
             this.follow().ok();
         }
+        this.reap_orphans();
         done.map(|()| this.run)
+    }
+
+    /// Children of what was killed belong to this process when it is the first of its namespace;
+    /// nobody else waits for them.
+    fn reap_orphans(&self) {
+        for thread in self.seen.iter().filter(|thread| **thread != self.root) {
+            let pid = rustix::process::Pid::from_raw(*thread);
+            // Most are no children of this process, or were threads.
+            rustix::process::waitpid(pid, WaitOptions::NOHANG).ok();
+        }
     }
 
     /// Waits until the process stops itself in [`begin`](super::begin); false when it ended first.
@@ -111,6 +125,7 @@ impl<'a, 'b> Tracer<'a, 'b> {
                 continue;
             }
             self.live.insert(thread);
+            self.seen.insert(thread);
             if self.ending {
                 self.kill_all();
                 gone_is_fine(sys::resume(thread, 0))?;
