@@ -66,7 +66,7 @@ macro_rules! table {
     };
 }
 
-const fn number(number: libc::c_long) -> u32 {
+pub(super) const fn number(number: libc::c_long) -> u32 {
     assert!(number >= 0 && number < 0x1000, "no such system call");
     #[expect(
         clippy::cast_possible_truncation,

@@ -3,7 +3,10 @@
 
 use libc::sock_filter;
 
-use super::{calls::TABLE, sys::AUDIT_ARCH};
+use super::{
+    calls::{self, TABLE},
+    sys::AUDIT_ARCH,
+};
 
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
@@ -36,6 +39,32 @@ pub(super) fn program() -> Vec<sock_filter> {
                 step(RETURN, libc::SECCOMP_RET_ALLOW),
             ]),
         }
+    }
+    program.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
+    program
+}
+
+/// A program that answers every call that waits for the disk with success and does not do it.
+pub(super) fn no_waiting() -> Vec<sock_filter> {
+    const WAITING: [libc::c_long; 6] = [
+        libc::SYS_fsync,
+        libc::SYS_fdatasync,
+        libc::SYS_syncfs,
+        libc::SYS_sync,
+        libc::SYS_sync_file_range,
+        libc::SYS_msync,
+    ];
+    let mut program = vec![
+        step(LOAD, ARCH),
+        branch(IF_EQUAL, AUDIT_ARCH, 1, 0),
+        step(RETURN, libc::SECCOMP_RET_ALLOW),
+        step(LOAD, NUMBER),
+    ];
+    for number in WAITING {
+        program.extend([
+            branch(IF_EQUAL, calls::number(number), 0, 1),
+            step(RETURN, libc::SECCOMP_RET_ERRNO),
+        ]);
     }
     program.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
     program

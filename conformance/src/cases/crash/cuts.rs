@@ -28,7 +28,7 @@ impl Cuts<'_> {
             let ended = self.killed_at(at, &mut after)?;
             if ended {
                 demand!(at > 1, "`{}` changed nothing at all", self.role);
-                return Ok(());
+                return self.counted("kills", at - 1);
             }
         }
         Err(Failure::new(format!(
@@ -49,11 +49,14 @@ impl Cuts<'_> {
         ended?;
         after(None)?;
         demand!(run.points > 0, "`{}` changed nothing at all", self.role);
+        let mut kills = 0;
         for point in run.trace.iter().filter(|point| wanted(point)) {
             // With several threads the last of them may not be reached again.
             self.killed_at(point.number, &mut after)?;
+            kills += 1;
         }
-        Ok(())
+        self.counted("changes", run.points)?;
+        self.counted("kills", kills)
     }
 
     fn killed_at(
@@ -64,7 +67,9 @@ impl Cuts<'_> {
         let (run, ended) = self.run(Action::KillAt(at))?;
         count_assertion();
         match &run.cut {
-            Some(point) => after(Some(point)).map_err(|failure| self.told(failure, "killed", point))?,
+            Some(point) => {
+                after(Some(point)).map_err(|failure| self.told(failure, "killed", point))?
+            }
             None => {
                 ended?;
                 after(None)?;
@@ -86,6 +91,7 @@ impl Cuts<'_> {
             let Some(point) = &run.cut else {
                 ended?;
                 demand!(at > 1, "`{}` needed no space at all", self.role);
+                self.counted("refusals", at - 1)?;
                 return after(&Ok(()));
             };
             after(&ended).map_err(|failure| self.told(failure, "refused space", point))?;
@@ -94,6 +100,12 @@ impl Cuts<'_> {
             "`{}` has not come to its end after {MOST} changes",
             self.role
         )))
+    }
+
+    /// For the report: how much was tried.
+    fn counted(&self, what: &str, number: u64) -> Outcome {
+        let number = f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+        Ok(wire::measure(&format!("{}: {what}", self.role), number)?)
     }
 
     /// One run, and what the role said at its end; a kill is no failure of it.
@@ -128,7 +140,10 @@ impl Cuts<'_> {
     fn told(&self, mut failure: Failure, how: &str, point: &Point) -> Failure {
         let root = format!("{}/", self.site.root.display());
         let point = point.to_string().replace(&root, "");
-        failure.text = format!("`{}`, {how} before its {point}: {}", self.role, failure.text);
+        failure.text = format!(
+            "`{}`, {how} before its {point}: {}",
+            self.role, failure.text
+        );
         failure
     }
 }

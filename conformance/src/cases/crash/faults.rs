@@ -53,11 +53,15 @@ fn starved(site: &Site, operation: impl FnOnce(&Target) -> plywood::Result<()>) 
 }
 
 fn create_role(site: &Site, _: &[String]) -> Outcome {
-    starved(site, |target| target.create_writable(NEW, Some(BASE)).map(drop))
+    starved(site, |target| {
+        target.create_writable(NEW, Some(BASE)).map(drop)
+    })
 }
 
 fn put_role(site: &Site, _: &[String]) -> Outcome {
-    starved(site, |target| target.put(NEW, Some(BASE), &sample()).map(drop))
+    starved(site, |target| {
+        target.put(NEW, Some(BASE), &sample()).map(drop)
+    })
 }
 
 fn mount_role(site: &Site, _: &[String]) -> Outcome {
@@ -112,7 +116,11 @@ fn no_space(site: &Site) -> Outcome {
                 };
                 check_layer(target, complete)?;
             }
-            while target.layers()?.iter().any(|l| l.id == NEW && l.mount_count > 0) {
+            while target
+                .layers()?
+                .iter()
+                .any(|l| l.id == NEW && l.mount_count > 0)
+            {
                 target.unmount(NEW)?;
             }
             Ok(target.delete(NEW)?)
@@ -269,7 +277,11 @@ fn damaged(site: &Site) -> Outcome {
     let home = site.home()?;
     for file in &files {
         let link = fs::read_link(file).ok();
-        let bytes = if link.is_some() { Vec::new() } else { fs::read(file)? };
+        let bytes = if link.is_some() {
+            Vec::new()
+        } else {
+            fs::read(file)?
+        };
         for damage in Damage::ALL {
             if link.is_some() && !matches!(damage, Damage::Removed) {
                 continue;
@@ -305,7 +317,10 @@ fn survives(site: &Site, expected: &BTreeMap<&str, Manifest>, sound: &[&str]) ->
     let driver = match site.driver() {
         Ok(driver) => driver,
         Err(error) => {
-            demand!(sound.is_empty(), "the driver cannot be opened any more: {error}");
+            demand!(
+                sound.is_empty(),
+                "the driver cannot be opened any more: {error}"
+            );
             return Ok(());
         }
     };
@@ -328,10 +343,17 @@ fn survives(site: &Site, expected: &BTreeMap<&str, Manifest>, sound: &[&str]) ->
     if driver.capabilities().list {
         let listed = driver.list()?;
         for id in sound {
-            demand!(listed.contains(&layer_id(id)), "`{id}` is not listed any more");
+            demand!(
+                listed.contains(&layer_id(id)),
+                "`{id}` is not listed any more"
+            );
         }
     }
-    demand!(driver.poisoned().is_none(), "the driver panicked: {:?}", driver.poisoned());
+    demand!(
+        driver.poisoned().is_none(),
+        "the driver panicked: {:?}",
+        driver.poisoned()
+    );
     driver.close()?;
     Ok(())
 }

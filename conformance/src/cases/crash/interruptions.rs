@@ -86,7 +86,10 @@ fn incomplete(site: &Site) -> Outcome {
             "the content of an incomplete layer was not removed"
         );
         target.put(NEW, Some(BASE), &tar)?;
-        demand!(check_layer(target, &complete)?, "the layer was put and has no record");
+        demand!(
+            check_layer(target, &complete)?,
+            "the layer was put and has no record"
+        );
         Ok(target.delete(NEW)?)
     })
 }
@@ -148,7 +151,11 @@ fn stale(site: &Site) -> Outcome {
     }
     let target = site.open()?;
     let found = differences(&base, &target.manifest(BASE)?);
-    demand!(found.is_empty(), "layer `{BASE}` changed: {}", found.join("; "));
+    demand!(
+        found.is_empty(),
+        "layer `{BASE}` changed: {}",
+        found.join("; ")
+    );
     Ok(target.close().map(drop)?)
 }
 
@@ -214,7 +221,10 @@ fn terminated(site: &Site) -> Outcome {
     let store = WholeStore::new(site, |_| Ok(()))?;
     let settle = |target: &Target| {
         let recorded = target.layers()?.iter().any(|layer| layer.id == NEW);
-        demand!(!recorded, "a layer whose stream was never read to its end is recorded");
+        demand!(
+            !recorded,
+            "a layer whose stream was never read to its end is recorded"
+        );
         target.put(NEW, Some(BASE), &tar)?;
         Ok(target.delete(NEW)?)
     };
@@ -224,7 +234,10 @@ fn terminated(site: &Site) -> Outcome {
         let pid = i32::try_from(peer.id()).map_err(|_| Failure::harness("no process id"))?;
         kill(Pid::from_raw(pid), signal)?;
         let ended = peer.join();
-        demand!(ended.is_err(), "the process ended well although its stream never did");
+        demand!(
+            ended.is_err(),
+            "the process ended well although its stream never did"
+        );
         store.settle(settle)?;
     }
     // Asked to stop, core and the driver leave nothing that would have to be reclaimed.
@@ -282,7 +295,9 @@ fn reading(site: &Site) -> Outcome {
         let target = site.open()?;
         if walked {
             target.create_writable(NEW, Some(BASE))?;
-            target.within(NEW, |path| Ok::<_, Failure>(fs::write(path.join("written"), "text")?))?;
+            target.within(NEW, |path| {
+                Ok::<_, Failure>(fs::write(path.join("written"), "text")?)
+            })?;
         } else {
             target.put(NEW, Some(BASE), &tar)?;
         }
@@ -292,7 +307,10 @@ fn reading(site: &Site) -> Outcome {
         peer.kill()?;
         store.settle(|target| {
             if !walked {
-                demand!(check_layer(target, &complete)?, "the layer that was read is gone");
+                demand!(
+                    check_layer(target, &complete)?,
+                    "the layer that was read is gone"
+                );
             }
             Ok(target.delete(NEW)?)
         })?;

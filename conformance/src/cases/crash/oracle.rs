@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What must hold after a crash: nothing is half, nothing is lost, nothing is left over.
 
-use std::{collections::BTreeSet, fs, io, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use plywood::{
     Error, ErrorKind, Result,
@@ -15,6 +19,7 @@ use crate::{
     Site, Target,
     case::{Failure, Outcome, demand, same},
     manifest::{self, Manifest},
+    sweep::do_not_wait_for_disks,
     tar_file::TarFile,
     target::layer_id,
 };
@@ -40,12 +45,22 @@ impl Paths {
     /// Fails when `now` is not what it was.
     pub(super) fn unchanged(&self, now: &Self) -> Outcome {
         let list = |more: &Self, less: &Self| {
-            let only: Vec<String> = more.0.difference(&less.0).map(|p| p.display().to_string()).collect();
+            let only: Vec<String> = more
+                .0
+                .difference(&less.0)
+                .map(|p| p.display().to_string())
+                .collect();
             only.join(", ")
         };
         let (extra, missing) = (list(now, self), list(self, now));
-        demand!(extra.is_empty(), "this was left over below the store: {extra}");
-        demand!(missing.is_empty(), "this was lost below the store: {missing}");
+        demand!(
+            extra.is_empty(),
+            "this was left over below the store: {extra}"
+        );
+        demand!(
+            missing.is_empty(),
+            "this was lost below the store: {missing}"
+        );
         Ok(())
     }
 }
@@ -87,7 +102,10 @@ pub(super) fn seen(driver: &DriverHandle, id: &LayerId) -> Result<Manifest> {
         mount::execute(&plan)?
     };
     let found = manifest::of(&path).map_err(|error| {
-        Error::new(ErrorKind::Io, format!("cannot read the mounted layer: {error}"))
+        Error::new(
+            ErrorKind::Io,
+            format!("cannot read the mounted layer: {error}"),
+        )
     });
     if by_driver {
         driver.unmount(id)?;
@@ -100,8 +118,10 @@ pub(super) fn seen(driver: &DriverHandle, id: &LayerId) -> Result<Manifest> {
 
 /// What differs, apart from the times of the roots.
 pub(super) fn differences(expected: &Manifest, found: &Manifest) -> Vec<String> {
-    let mut differences =
-        expected.clone().without_root().differences(&found.clone().without_root());
+    let mut differences = expected
+        .clone()
+        .without_root()
+        .differences(&found.clone().without_root());
     if !expected.root_like(found) {
         differences.push("the root has another mode or owner".to_owned());
     }
@@ -139,6 +159,7 @@ pub(super) struct DriverStore<'a> {
 impl<'a> DriverStore<'a> {
     /// Makes the store, and [`NEW`] once undisturbed to see what it must look like.
     pub(super) fn new(site: &'a Site, make: Make) -> Result<Self, Failure> {
+        do_not_wait_for_disks()?;
         if !site.home()?.exists() {
             let target = site.open()?;
             target.put(BASE, None, &sample())?;
@@ -210,7 +231,9 @@ impl<'a> DriverStore<'a> {
     fn again(&self, driver: &DriverHandle, state: State) -> Outcome {
         let id = layer_id(NEW);
         if state == State::Complete {
-            let answer = driver.create(&request(Some(BASE))).map_err(|error| error.kind());
+            let answer = driver
+                .create(&request(Some(BASE)))
+                .map_err(|error| error.kind());
             same!(
                 Err(ErrorKind::DuplicateId),
                 answer,
@@ -250,8 +273,15 @@ impl<'a> DriverStore<'a> {
         let there = driver.exists(&id)?;
         if driver.capabilities().list {
             let listed = driver.list()?;
-            same!(there, listed.contains(&id), "`exists` and `list` of `{id}` after the crash");
-            demand!(listed.contains(&layer_id(BASE)), "`{BASE}` is not listed any more");
+            same!(
+                there,
+                listed.contains(&id),
+                "`exists` and `list` of `{id}` after the crash"
+            );
+            demand!(
+                listed.contains(&layer_id(BASE)),
+                "`{BASE}` is not listed any more"
+            );
         }
         if !there {
             return Ok(State::Absent);
@@ -303,6 +333,7 @@ impl<'a> WholeStore<'a> {
         site: &'a Site,
         prepare: impl FnOnce(&Target) -> Outcome,
     ) -> Result<Self, Failure> {
+        do_not_wait_for_disks()?;
         let target = site.open()?;
         target.put(BASE, None, &sample())?;
         prepare(&target)?;
@@ -334,8 +365,12 @@ impl<'a> WholeStore<'a> {
         collect_garbage(&target)?;
         if target.driver.capabilities().list {
             let recorded: BTreeSet<String> = target.layers()?.into_iter().map(|l| l.id).collect();
-            let listed: BTreeSet<String> =
-                target.driver.list()?.iter().map(ToString::to_string).collect();
+            let listed: BTreeSet<String> = target
+                .driver
+                .list()?
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             same!(recorded, listed, "the layers that core and the driver know");
         }
         let differences = differences(&self.base, &target.manifest(BASE)?);

@@ -142,7 +142,9 @@ fn still(directory: &std::path::Path) -> Outcome {
 }
 
 fn remove_role(site: &Site, _: &[String]) -> Outcome {
-    swept(site, |driver| Ok(driver.remove(&layer_id(NEW)).map(drop)?))
+    swept(site, |driver| {
+        Ok(driver.remove(&layer_id(NEW)).map(drop)?)
+    })
 }
 
 fn trash_role(site: &Site, _: &[String]) -> Outcome {
