@@ -53,6 +53,16 @@ impl TempDir {
     /// # Errors
     /// What the file system reports.
     pub fn create(root: &Path) -> Result<Self> {
+        let created = Self::try_create(root);
+        if created.is_err() {
+            // On a full disk the root alone may have been made; the first failure is the one to
+            // tell.
+            drop(remove_root(root));
+        }
+        created
+    }
+
+    fn try_create(root: &Path) -> Result<Self> {
         for _ in 0..ATTEMPTS {
             create_root(root)?;
             let digits = random_digits()?;

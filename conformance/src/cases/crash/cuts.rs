@@ -66,14 +66,11 @@ impl Cuts<'_> {
     ) -> Result<bool, Failure> {
         let (run, ended) = self.run(Action::KillAt(at))?;
         count_assertion();
-        match &run.cut {
-            Some(point) => {
-                after(Some(point)).map_err(|failure| self.told(failure, "killed", point))?
-            }
-            None => {
-                ended?;
-                after(None)?;
-            }
+        if let Some(point) = &run.cut {
+            after(Some(point)).map_err(|failure| self.told(failure, "killed", point))?;
+        } else {
+            ended?;
+            after(None)?;
         }
         Ok(run.cut.is_none())
     }
@@ -83,7 +80,7 @@ impl Cuts<'_> {
     pub(super) fn failing(
         &self,
         action: fn(u64) -> Action<'static>,
-        mut after: impl FnMut(&Outcome) -> Outcome,
+        mut after: impl FnMut(Outcome) -> Outcome,
     ) -> Outcome {
         for at in 1..MOST {
             let (run, ended) = self.run(action(at))?;
@@ -92,9 +89,9 @@ impl Cuts<'_> {
                 ended?;
                 demand!(at > 1, "`{}` needed no space at all", self.role);
                 self.counted("refusals", at - 1)?;
-                return after(&Ok(()));
+                return after(Ok(()));
             };
-            after(&ended).map_err(|failure| self.told(failure, "refused space", point))?;
+            after(ended).map_err(|failure| self.told(failure, "refused space", point))?;
         }
         Err(Failure::new(format!(
             "`{}` has not come to its end after {MOST} changes",

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use plywood::{ErrorKind, plugin::DriverHandle};
+use plywood::{ErrorKind, plugin::DriverHandle, sdk::MountRequest};
 
 use super::{
     cuts::Cuts,
@@ -66,7 +66,7 @@ fn put_role(site: &Site, _: &[String]) -> Outcome {
 
 fn mount_role(site: &Site, _: &[String]) -> Outcome {
     starved(site, |target| {
-        target.mount(NEW, &Default::default())?;
+        target.mount(NEW, &MountRequest::default())?;
         target.unmount(NEW)
     })
 }
@@ -80,86 +80,111 @@ fn finds(role: &str) -> bool {
     matches!(role, "mount" | "delete")
 }
 
-fn no_space(site: &Site) -> Outcome {
-    let tar = sample();
-    let mut complete = BTreeMap::new();
-    let store = WholeStore::new(site, |target| {
-        target.create_writable(NEW, Some(BASE))?;
-        let empty = target.manifest(NEW)?;
-        complete.insert("create", empty.clone());
-        complete.insert("mount", empty.clone());
-        complete.insert("delete", empty);
-        target.delete(NEW)?;
-        target.put(NEW, Some(BASE), &tar)?;
-        complete.insert("put", target.manifest(NEW)?);
-        Ok(target.delete(NEW)?)
-    })?;
-    let clean = Paths::of(site)?;
-    let make = || -> Outcome {
-        let target = site.open()?;
+/// A store on which operations run out of space.
+struct Starving<'a> {
+    store: WholeStore<'a>,
+    /// What the layer is after the operation of that name, or before it.
+    complete: BTreeMap<&'static str, Manifest>,
+    tar: Vec<u8>,
+    clean: Paths,
+}
+
+impl<'a> Starving<'a> {
+    fn new(site: &'a Site) -> Result<Self, Failure> {
+        let tar = sample();
+        let mut complete = BTreeMap::new();
+        let store = WholeStore::new(site, |target| {
+            target.create_writable(NEW, Some(BASE))?;
+            let empty = target.manifest(NEW)?;
+            for role in ["create", "mount", "delete"] {
+                complete.insert(role, empty.clone());
+            }
+            target.delete(NEW)?;
+            target.put(NEW, Some(BASE), &tar)?;
+            complete.insert("put", target.manifest(NEW)?);
+            Ok(target.delete(NEW)?)
+        })?;
+        Ok(Self {
+            clean: Paths::of(site)?,
+            store,
+            complete,
+            tar,
+        })
+    }
+
+    /// Makes the layer for an operation that needs one.
+    fn ready(&self, role: &str) -> Outcome {
+        if !finds(role) {
+            return Ok(());
+        }
+        let target = self.store.site.open()?;
         target.create_writable(NEW, Some(BASE))?;
         Ok(target.close().map(drop)?)
-    };
+    }
+
+    /// Now that there is space again, everything is as it should be, and what failed can be done.
+    fn settle(&self, role: &str, emptied: bool) -> Outcome {
+        self.store.settle(|target| {
+            let complete = &self.complete[role];
+            let recorded = target.layers()?.iter().any(|layer| layer.id == NEW);
+            let may_be_empty = emptied && recorded;
+            if !may_be_empty && !check_layer(target, complete)? {
+                demand!(role != "mount", "the layer was lost");
+                match role {
+                    "put" => target.put(NEW, Some(BASE), &self.tar)?,
+                    _ => target.create_writable(NEW, Some(BASE))?,
+                };
+                check_layer(target, complete)?;
+            }
+            let users = |target: &Target| -> Result<bool, Failure> {
+                let layers = target.layers()?;
+                Ok(layers
+                    .iter()
+                    .any(|layer| layer.id == NEW && layer.mount_count > 0))
+            };
+            while users(target)? {
+                target.unmount(NEW)?;
+            }
+            Ok(target.delete(NEW)?)
+        })
+    }
+}
+
+fn no_space(site: &Site) -> Outcome {
+    let starving = Starving::new(site)?;
     for role in ["create", "put", "mount", "delete"] {
         let cuts = Cuts {
             site,
             role,
             arguments: &[],
         };
-        let settle = |target: &Target| -> Outcome {
-            let complete = &complete[role];
-            if !check_layer(target, complete)? {
-                demand!(role != "mount", "the layer was lost");
-                match role {
-                    "put" => target.put(NEW, Some(BASE), &tar)?,
-                    _ => target.create_writable(NEW, Some(BASE))?,
-                };
-                check_layer(target, complete)?;
-            }
-            while target
-                .layers()?
-                .iter()
-                .any(|l| l.id == NEW && l.mount_count > 0)
-            {
-                target.unmount(NEW)?;
-            }
-            Ok(target.delete(NEW)?)
-        };
-        let ready = || if finds(role) { make() } else { Ok(()) };
-        ready()?;
+        starving.ready(role)?;
         cuts.failing(
             |at| Action::FailAt(at, libc::ENOSPC),
             |said| {
-                said.as_ref().map_err(copy)?;
+                said?;
                 if !finds(role) {
-                    leaves_nothing(site, &clean)?;
+                    leaves_nothing(site, &starving.clean)?;
                 }
-                store.settle(settle)?;
-                ready()
+                starving.settle(role, false)?;
+                starving.ready(role)
             },
         )?;
         cuts.failing(
             |at| Action::FailFrom(at, libc::ENOSPC),
             |said| {
-                said.as_ref().map_err(copy)?;
-                store.settle(settle)?;
-                ready()
+                said?;
+                // Core empties what is to be deleted when a disk that stays full leaves no room
+                // for new records.
+                starving.settle(role, role == "delete")?;
+                starving.ready(role)
             },
         )?;
         if finds(role) {
-            store.settle(settle)?;
+            starving.settle(role, false)?;
         }
     }
     Ok(())
-}
-
-fn copy(failure: &Failure) -> Failure {
-    Failure {
-        ending: failure.ending,
-        text: failure.text.clone(),
-        expected: failure.expected.clone(),
-        actual: failure.actual.clone(),
-    }
 }
 
 /// When one call alone failed there was room to tidy up: nothing is left for others to reclaim.

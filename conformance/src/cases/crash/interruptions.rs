@@ -13,7 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use plywood::{ErrorKind, layers::PutOptions};
+use plywood::{ErrorKind, layers::PutOptions, sdk::MountRequest};
 
 use super::{
     oracle::{BASE, NEW, Paths, WholeStore, differences, request, sample},
@@ -37,7 +37,7 @@ pub(super) const CASES: &[Case] = &[
 /// Waits until it is killed.
 fn forever() -> ! {
     loop {
-        thread::sleep(Duration::from_secs(3600));
+        thread::sleep(Duration::from_hours(1));
     }
 }
 
@@ -67,7 +67,7 @@ fn incomplete(site: &Site) -> Outcome {
     target.close()?;
     mark_incomplete(site, NEW)?;
     store.settle(|target| {
-        let answer = target.mount(NEW, &Default::default());
+        let answer = target.mount(NEW, &MountRequest::default());
         let kind = answer.as_ref().map_err(plywood::Error::kind);
         demand!(
             matches!(kind, Err(ErrorKind::LayerUnknown | ErrorKind::Corrupt)),
@@ -193,9 +193,10 @@ impl Read for Halting<'_> {
 
 /// Large enough that something of it is on disk before the end is read.
 fn large() -> Vec<u8> {
+    let data = vec![b'x'; 64 << 10];
     let mut tar = crate::tar_file::TarFile::new().directory("large/");
     for number in 0..64 {
-        tar = tar.file(&format!("large/{number}"), &[b'x'; 64 << 10]);
+        tar = tar.file(&format!("large/{number}"), &data);
     }
     tar.done()
 }
@@ -245,8 +246,10 @@ fn terminated(site: &Site) -> Outcome {
     let before = Paths::of(site)?;
     let cancel = AtomicBool::new(false);
     let stop = || cancel.store(true, Ordering::Release);
-    let mut options = PutOptions::default();
-    options.cancel = Some(&cancel);
+    let options = PutOptions {
+        cancel: Some(&cancel),
+        ..PutOptions::default()
+    };
     let answer = target.put_with(
         &new_layer(NEW, Some(BASE)),
         Halting::new(&tar, &stop),

@@ -27,7 +27,7 @@ pub(super) const CASES: &[Case] = &[
 /// Entries of the layer whose making is cut short.
 const ENTRIES: usize = 200;
 /// How many points among those of the entries are tried in one run; the seed chooses them.
-const SAMPLES: usize = 40;
+const SAMPLES: usize = 12;
 
 fn many() -> Vec<u8> {
     let mut tar = TarFile::new().directory("many/");
@@ -66,19 +66,23 @@ fn delete_role(site: &Site, _: &[String]) -> Outcome {
 }
 
 fn put(site: &Site) -> Outcome {
-    let tar = many();
-    let mut complete = Manifest::default();
+    let (tar, small) = (many(), sample());
+    let (mut complete, mut small_complete) = (Manifest::default(), Manifest::default());
     let store = WholeStore::new(site, |target| {
-        target.put(NEW, Some(BASE), &tar)?;
-        complete = target.manifest(NEW)?;
-        Ok(target.delete(NEW)?)
+        for (tar, complete) in [(&tar, &mut complete), (&small, &mut small_complete)] {
+            target.put(NEW, Some(BASE), tar)?;
+            *complete = target.manifest(NEW)?;
+            target.delete(NEW)?;
+        }
+        Ok(())
     })?;
     let settle = |target: &Target| {
         if !check_layer(target, &complete)? {
+            // Another content under the same id: nothing of the first may be seen in it.
             target
-                .put(NEW, Some(BASE), &tar)
+                .put(NEW, Some(BASE), &small)
                 .map_err(|error| because(error.into(), "the layer cannot be put again"))?;
-            check_layer(target, &complete)?;
+            check_layer(target, &small_complete)?;
         }
         Ok(target.delete(NEW)?)
     };
@@ -236,7 +240,7 @@ fn recover_role(site: &Site, _: &[String]) -> Outcome {
     super::oracle::collect_garbage(&target)
 }
 
-/// Every third point of the first crash, each with every point of the recovery from it.
+/// Every fifth point of the first crash, each with every point of the recovery from it.
 fn recovery(site: &Site) -> Outcome {
     let tar = sample();
     let mut complete = Manifest::default();
@@ -262,12 +266,12 @@ fn recovery(site: &Site) -> Outcome {
         }
         Ok(target.delete(NEW)?)
     };
-    let phase = site.rng().u64(0..3);
+    let phase = site.rng().u64(0..5);
     let (counted, ended) = put.run(sweep::Action::Count)?;
     ended?;
     store.settle(settle)?;
     let mut second = 0_u64;
-    for first in (1..=counted.points).filter(|at| at % 3 == phase) {
+    for first in (1..=counted.points).filter(|at| at % 5 == phase) {
         let mut at = 1;
         loop {
             put.run(sweep::Action::KillAt(first))?.1?;
