@@ -239,33 +239,22 @@ impl<'a> DriverStore<'a> {
                 answer,
                 "the answer to making the layer over one that exists"
             );
-            self.whole(driver, NEW, &self.complete)?;
+            whole(driver, NEW, &self.complete)?;
             same!(Removed::Now, driver.remove(&id)?, "removing the layer");
         }
         (self.make)(driver)
             .map_err(|failure| because(failure, "the layer cannot be made again"))?;
-        self.whole(driver, NEW, &self.complete)?;
+        whole(driver, NEW, &self.complete)?;
         same!(Removed::Now, driver.remove(&id)?, "removing the layer");
         Ok(())
     }
 
     fn end(&self, driver: &DriverHandle) -> Outcome {
         demand!(!driver.exists(&layer_id(NEW))?, "the removed layer exists");
-        self.whole(driver, BASE, &self.base)?;
+        whole(driver, BASE, &self.base)?;
         driver.close()?;
         nothing_mounted(self.site)?;
         self.clean.unchanged(&Paths::of(self.site)?)
-    }
-
-    fn whole(&self, driver: &DriverHandle, id: &str, expected: &Manifest) -> Outcome {
-        let found = seen(driver, &layer_id(id))?;
-        let differences = differences(expected, &found);
-        demand!(
-            differences.is_empty(),
-            "layer `{id}` is not what it was: {}",
-            differences.join("; ")
-        );
-        Ok(())
     }
 
     fn state(&self, driver: &DriverHandle) -> Result<State, Failure> {
@@ -306,6 +295,17 @@ impl<'a> DriverStore<'a> {
             }
         }
     }
+}
+
+fn whole(driver: &DriverHandle, id: &str, expected: &Manifest) -> Outcome {
+    let found = seen(driver, &layer_id(id))?;
+    let differences = differences(expected, &found);
+    demand!(
+        differences.is_empty(),
+        "layer `{id}` is not what it was: {}",
+        differences.join("; ")
+    );
+    Ok(())
 }
 
 /// Says what was being done when a failure came about.
