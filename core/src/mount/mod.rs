@@ -7,7 +7,7 @@
 //!   kernel does not know it (before Linux 6.8), `mount(2)` is used; what does not fit into its one
 //!   page of options is refused, since the kernel would cut it.
 //! - Mounts are made in the caller's mount namespace and propagate as the directory that they are
-//!   attached to says.
+//!   attached to says; a directory that is shown at another place is private.
 
 mod classic;
 mod failure;
@@ -20,7 +20,7 @@ use plywood_plugin_sdk::{MountPlan, MountStep, OverlayMount, toolkit::mountinfo}
 use rustix::{
     fs::{AtFlags, CWD, StatxAttributes, StatxFlags},
     io::Errno,
-    mount::{UnmountFlags, mount_change},
+    mount::{MountPropagationFlags, UnmountFlags, mount_change},
 };
 
 use crate::{Error, ErrorKind, IoContext, Result};
@@ -151,7 +151,9 @@ impl Mounter {
         outcome
             .unwrap_or_else(|| classic::bind(source, target, options))
             .map_err(|failure| failure.at("cannot mount a directory at", target))?;
-        propagate(target, options)
+        // It would share its source's propagation: what is mounted in one appears in the other.
+        let kind = options.propagation;
+        set_propagation(target, kind.unwrap_or(MountPropagationFlags::PRIVATE))
     }
 }
 
@@ -231,9 +233,13 @@ fn unmount_once(path: &Path) -> Result<bool> {
 }
 
 fn propagate(target: &Path, options: &Options) -> Result<()> {
-    let Some(kind) = options.propagation else {
-        return Ok(());
-    };
+    match options.propagation {
+        Some(kind) => set_propagation(target, kind),
+        None => Ok(()),
+    }
+}
+
+fn set_propagation(target: &Path, kind: MountPropagationFlags) -> Result<()> {
     mount_change(target, kind)
         .at("cannot set the propagation of", target)
         .inspect_err(|_| drop(unmount_once(target)))
