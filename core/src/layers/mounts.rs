@@ -263,6 +263,9 @@ impl LayersWrite<'_> {
             return Ok(path);
         }
         let driver_id = driver_id(&id)?;
+        if count > 0 && request.read_only {
+            shared.refuse_directory(&driver_id, &path)?;
+        }
         let path = shared.perform(&driver_id, &request)?;
         let recorded = mounts
             .set(&id, &path, count + 1)
@@ -379,15 +382,17 @@ fn check_shared(id: &str, path: &Path, read_only: bool) -> Result<()> {
     } else {
         "writable"
     };
-    Err(Error::new(
+    Err(mounted_otherwise(id, path, how))
+}
+
+fn mounted_otherwise(id: &str, path: &Path, how: &str) -> Error {
+    let path = path.display();
+    Error::new(
         ErrorKind::Busy,
-        format!(
-            "layer `{id}` is mounted already, {how}, at `{}`",
-            path.display()
-        ),
+        format!("layer `{id}` is mounted already, {how}, at `{path}`"),
     )
     .subject(id)
-    .hint("unmount it first"))
+    .hint("unmount it first")
 }
 
 impl Shared {
@@ -403,6 +408,17 @@ impl Shared {
                 Ok(steps.target)
             }
             plan => mount::execute(&plan),
+        }
+    }
+
+    /// Refuses when `path` is the layer's own directory, which is in use without a mount: its user
+    /// would be told of the read-only view that takes its place in the record.
+    fn refuse_directory(&self, id: &LayerId, path: &Path) -> Result<()> {
+        match self.driver()?.mount_plan(id, &MountRequest::default())? {
+            MountPlan::Directory(directory) if directory == path => {
+                Err(mounted_otherwise(id.as_str(), path, "writable"))
+            }
+            _ => Ok(()),
         }
     }
 
