@@ -151,6 +151,16 @@ impl OverlayDriver {
         rustix::fs::syncfs(&opened).at("cannot sync", home)
     }
 
+    /// Whether the kernel gives a file that it copies up the number that it had: all layers are on
+    /// one file system, and its files can be found by handles.
+    fn has_stable_inodes(&self) -> bool {
+        const KNOWN: [&str; 4] = ["extfs", "xfs", "btrfs", "tmpfs"];
+        let store = &self.store;
+        store.config.mount_program.is_none()
+            && store.layout.stores.is_empty()
+            && KNOWN.contains(&store.backing.name())
+    }
+
     fn stack(&self, id: &LayerId, request: &MountRequest) -> Result<(mount::Stack, Options)> {
         let place = self.store.layout.get(id)?;
         let mut options = Options::merge(self.config(), request, self.store.abilities)?;
@@ -177,6 +187,7 @@ impl Driver for OverlayDriver {
         capabilities.deferred_removal = true;
         capabilities.sync = self.config().sync;
         capabilities.image_stores = true;
+        capabilities.stable_inodes = self.has_stable_inodes();
         capabilities.space_sharing = true;
         capabilities.holes = true;
         capabilities

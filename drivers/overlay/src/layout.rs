@@ -50,6 +50,18 @@ impl Place {
         self.dir.join("diff")
     }
 
+    /// Makes the kernel's work directory again when it was lost; nothing is kept in it.
+    pub(crate) fn make_work(&self, work: &Path) -> Result<()> {
+        match fs::symlink_metadata(work) {
+            Err(error) if absent(&error) => {
+                let diff = self.diff();
+                let found = fs::metadata(&diff).at("cannot stat", &diff)?;
+                make_dir(work, 0o700, (found.uid(), found.gid()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a layer whose `diff` holds content-addressed objects and no tree: shown as it is,
     /// it would be something else.
     ///

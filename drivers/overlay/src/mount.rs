@@ -229,6 +229,7 @@ impl Layout {
             // The kernel refuses a work directory that a volatile mount has used; the name
             // `work` twice is right.
             toolkit::remove_tree(&work.join("work/incompat/volatile"))?;
+            place.make_work(work)?;
         }
         Ok(Stack {
             lowers,
