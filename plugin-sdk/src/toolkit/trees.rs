@@ -53,7 +53,7 @@ pub fn tree_target(directory: PathBuf) -> Result<UnpackTarget> {
 /// - `writable` says whether it may be written to at all.
 ///
 /// # Errors
-/// Options other than `ro` are refused in the name of `driver`.
+/// Options other than `ro` are refused in the name of `driver`, and so is a label.
 pub fn tree_plan(
     driver: &str,
     tree: PathBuf,
@@ -68,6 +68,9 @@ pub fn tree_plan(
         return Err(
             DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(option.as_str())
         );
+    }
+    if let Some(label) = &request.label {
+        return Err(DriverError::not_supported("mount labels").object(label.as_str()));
     }
     if writable && !request.read_only && read_only.is_empty() {
         return Ok(MountPlan::Directory(tree));
