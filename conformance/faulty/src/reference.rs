@@ -247,7 +247,7 @@ impl Driver for ReferenceDriver {
     }
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
-        let directory = self.layers.find(id)?;
+        let directory = self.layers.find_whole(id)?;
         let flags = self.flags(id, request)?;
         let tree = directory.join(layers::TREE);
         if !layers::is_there(&tree)? || !(flags - MountFlags::RDONLY).is_empty() {

@@ -87,9 +87,20 @@ impl Layers {
         found.ok_or_else(|| DriverError::no_layer(id))
     }
 
+    /// The same, for a layer that has lost nothing.
+    pub(super) fn find_whole(&self, id: &LayerId) -> Result<PathBuf> {
+        let directory = self.find(id)?;
+        if is_there(&directory.join(TREE))? || directory.join(super::volume::IMAGE).exists() {
+            return Ok(directory);
+        }
+        let message = format!("layer `{id}` has lost its tree");
+        Err(DriverError::new(DriverErrorCode::CORRUPT, message)
+            .object(directory.display().to_string()))
+    }
+
     /// The layer's tree, for this process.
     pub(super) fn tree(&self, id: &LayerId) -> Result<PathBuf> {
-        self.tree_in(&self.find(id)?)
+        self.tree_in(&self.find_whole(id)?)
     }
 
     /// The tree of the layer in `directory`.

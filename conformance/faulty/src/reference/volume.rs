@@ -23,7 +23,7 @@ use rustix::{
 };
 
 /// The file in a layer's directory.
-const IMAGE: &str = "volume";
+pub(super) const IMAGE: &str = "volume";
 /// The directory beside it where it is mounted for a moment.
 const POINT: &str = "point";
 
