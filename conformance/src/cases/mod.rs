@@ -6,6 +6,7 @@ mod content;
 mod errors;
 mod fid;
 mod lifecycle;
+mod mnt;
 mod mounts;
 
 use crate::Case;
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Case> {
         abi::instances::CASES,
         abi::process::CASES,
         lifecycle::CASES,
+        mnt::CASES,
         mounts::CASES,
         content::CASES,
         errors::CASES,

@@ -3,8 +3,6 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use plywood::{ErrorKind, sdk::MountRequest};
-
 use super::lifecycle::sample;
 use crate::{
     Case, Target,
@@ -12,90 +10,10 @@ use crate::{
 };
 
 pub(super) const CASES: &[Case] = &[
-    case("GD-MNT-001", path),
-    case("GD-MNT-002", persists),
-    case("GD-MNT-009", read_only),
-    case("GD-MNT-012", unknown_option),
     case("GD-COW-001", parent_untouched),
     case("GD-COW-002", siblings),
     case("GD-WHO-001", delete_file),
 ];
-
-fn path(target: &mut Target) -> Outcome {
-    target.create("one", None)?;
-    let root = target.root.clone();
-    target.within("one", |path| {
-        demand!(path.is_absolute(), "`{}` is not absolute", path.display());
-        demand!(path.is_dir(), "`{}` is no directory", path.display());
-        demand!(
-            path.starts_with(&root),
-            "`{}` is outside the store",
-            path.display()
-        );
-        Ok(())
-    })
-}
-
-fn persists(target: &mut Target) -> Outcome {
-    target.put("base", None, &sample())?;
-    target.create("child", Some("base"))?;
-    target.within("child", |path| {
-        Ok::<_, Failure>(fs::write(path.join("new"), "data")?)
-    })?;
-    let again = target.reopened()?;
-    again.within("child", |path| {
-        let text = fs::read_to_string(path.join("new"))?;
-        demand!(text == "data", "it reads {text:?}");
-        Ok(())
-    })
-}
-
-fn read_only(target: &mut Target) -> Outcome {
-    target.put("base", None, &sample())?;
-    target.create("child", Some("base"))?;
-    let mut request = MountRequest::default();
-    request.read_only = true;
-    let path = target.mount("child", &request)?;
-    let refused = [
-        ("create", fs::write(path.join("new"), "x")),
-        ("write", fs::write(path.join("plain"), "x")),
-        ("unlink", fs::remove_file(path.join("plain"))),
-        ("mkdir", fs::create_dir(path.join("dir"))),
-        (
-            "chmod",
-            fs::set_permissions(path.join("plain"), fs::Permissions::from_mode(0o600)),
-        ),
-    ]
-    .map(|(what, result)| (what, result.map_err(|error| error.raw_os_error())));
-    target.unmount("child")?;
-    for (what, result) in refused {
-        demand!(
-            result == Err(Some(nix::libc::EROFS)),
-            "{what} through a read-only mount gave {result:?}"
-        );
-    }
-    Ok(())
-}
-
-fn unknown_option(target: &mut Target) -> Outcome {
-    target.create("one", None)?;
-    let mut request = MountRequest::default();
-    request.options = vec!["nosuchoption=1".into()];
-    match target.mount("one", &request) {
-        Ok(_) => {
-            target.unmount("one")?;
-            Err(Failure::new("an unknown option was accepted"))
-        }
-        Err(error) => {
-            let right = matches!(
-                error.kind(),
-                ErrorKind::NotSupported | ErrorKind::InvalidArgument | ErrorKind::Driver
-            );
-            demand!(right, "it was refused as {:?}: {error}", error.kind());
-            Ok(())
-        }
-    }
-}
 
 fn disturb(path: &Path) -> Result<(), Failure> {
     fs::write(path.join("plain"), "changed")?;
