@@ -111,6 +111,13 @@ pub trait Driver: Send + Sync {
     fn content_roots(&self, id: &LayerId) -> Result<Vec<PathBuf>>;
 
     /// Lists changed paths against the layer's parent (capability `native_changes`).
+    ///
+    /// # Behavior
+    /// - Every path that differs is named, or stands below a directory that is listed as added or
+    ///   deleted: that one stands for everything below it, in both layers. A directory that is
+    ///   listed as modified stands for itself.
+    /// - More may be named than differs: core compares what is.
+    /// - A `parent` of `None` is the empty tree.
     fn native_changes(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<Vec<NativeChange>> {
         let _ = (id, parent);
         Err(DriverError::not_supported("native_changes"))

@@ -105,17 +105,25 @@ pub fn diff_size(view: &DiffView, maps: &DiffMaps<'_>) -> Result<u64> {
         DiffView::Trees {
             tree,
             parent: Some(parent),
-        } => {
-            let mut nodes = Nodes::open(tree)?;
-            for change in compare::compare(tree, parent, maps)? {
-                if change.kind != ChangeKind::Delete
-                    && let Some((_, meta)) = nodes.find(&change.path)?
-                {
-                    sum.add(&meta);
-                }
-            }
-        }
+        } => return size_of(tree, &compare::compare(tree, parent, maps)?),
         _ => return Err(unsupported_view()),
+    }
+    Ok(sum.total)
+}
+
+/// The bytes of what `changes` add to `tree` or modify in it; each inode counts once.
+///
+/// # Errors
+/// Input failures with their path.
+pub fn size_of(tree: &Path, changes: &[Change]) -> Result<u64> {
+    let mut sum = SizeSum::default();
+    let mut nodes = Nodes::open(tree)?;
+    for change in changes {
+        if change.kind != ChangeKind::Delete
+            && let Some((_, meta)) = nodes.find(&change.path)?
+        {
+            sum.add(&meta);
+        }
     }
     Ok(sum.total)
 }

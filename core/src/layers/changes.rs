@@ -106,7 +106,10 @@ fn changes_of(pair: &Comparison<'_>) -> Result<Vec<Change>> {
 }
 
 fn size_of_changes(pair: &Comparison<'_>) -> Result<u64> {
-    walk::diff_size(pair.view, &pair.maps)
+    match (&pair.native, pair.view) {
+        (Some(_), DiffView::Trees { tree, .. }) => walk::size_of(tree, &changes_of(pair)?),
+        _ => walk::diff_size(pair.view, &pair.maps),
+    }
 }
 
 impl LayerStore {
