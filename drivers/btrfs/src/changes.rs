@@ -29,7 +29,7 @@ use crate::{
     frozen::Frozen,
     lineage, subvolume,
     sys::{self, FIRST_INODE},
-    tree::{Changed, Names, as_path, join},
+    tree::{self, Changed, Names, as_path, join},
 };
 
 /// A layer that is compared.
@@ -137,18 +137,25 @@ impl Found {
             changed: changed.transpose()?.unwrap_or_default(),
             only: ChangeKind::Delete,
         };
-        self.of(&new, &old)?;
-        self.of(&old, &new)
+        self.of(&new, &old, since)?;
+        self.of(&old, &new, since)
     }
 
     /// Adds what changed on one side.
-    fn of(&mut self, side: &Side<'_>, other: &Side<'_>) -> io::Result<()> {
+    fn of(&mut self, side: &Side<'_>, other: &Side<'_>, since: u64) -> io::Result<()> {
         let mut names = Names::new(side.subvolume);
         for &(number, inode) in &side.changed.old {
             if !inode.is_dir() {
                 for path in names.paths(number)? {
                     self.add(path, ChangeKind::Modify);
                 }
+                continue;
+            }
+            // Who reads a tree changes the access time of all its directories. What happened on
+            // both sides may look alike and not be the same.
+            let before = tree::inode(other.subvolume, number)?;
+            let before = before.filter(|it| it.transaction <= since);
+            if before.is_some_and(|before| inode.was_only_read(&before)) {
                 continue;
             }
             let Some(path) = names.directory(number)? else {

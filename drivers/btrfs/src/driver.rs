@@ -296,6 +296,7 @@ impl Driver for BtrfsDriver {
         capabilities.directory_rename = true;
         capabilities.stable_inodes = true;
         capabilities.hard_link_copy_up = true;
+        capabilities.space_sharing = true;
         capabilities.holes = true;
         capabilities
     }

@@ -43,17 +43,33 @@ pub(crate) struct Inode {
     pub(crate) size: u64,
     pub(crate) links: u32,
     pub(crate) mode: u32,
+    /// All of it but the number of the last transaction and the access time.
+    image: [u8; INODE_LENGTH],
 }
+
+const INODE_LENGTH: usize = 160;
 
 impl Inode {
     pub(crate) fn parse(item: &[u8]) -> Option<Self> {
+        let mut image: [u8; INODE_LENGTH] = item.get(..INODE_LENGTH)?.try_into().ok()?;
+        image[8..16].fill(0);
+        image[112..124].fill(0);
         Some(Self {
             generation: u64_at(item, 0)?,
             transaction: u64_at(item, 8)?,
             size: u64_at(item, 16)?,
             links: u32_at(item, 40)?,
             mode: u32_at(item, 52)?,
+            image,
         })
+    }
+
+    /// Whether nothing has happened to a directory since `before` but that it was read.
+    ///
+    /// The item counts every change of a directory's names and attributes (`sequence`); times
+    /// alone would not do, for they stand still for milliseconds.
+    pub(crate) fn was_only_read(&self, before: &Self) -> bool {
+        self.image == before.image
     }
 
     pub(crate) fn is_dir(&self) -> bool {
@@ -177,7 +193,7 @@ mod tests {
 
     #[test]
     fn short_items_are_no_items() {
-        assert_eq!(Inode::parse(&[0; 55]), None);
+        assert_eq!(Inode::parse(&[0; 159]), None);
         assert_eq!(Root::parse(&[0; 310]), None);
         assert_eq!(group_usage(&[0; 31]), None);
         assert_eq!(group_limits(&[0; 23]), None);
@@ -196,6 +212,12 @@ mod tests {
         assert!(inode.is_dir());
         assert_eq!((inode.generation, inode.transaction), (7, 9));
         assert_eq!((inode.size, inode.links), (3, 2));
+
+        item[8] = 33;
+        item[112..124].fill(1);
+        assert!(inode.was_only_read(&Inode::parse(&item).unwrap()));
+        item[72] = 1;
+        assert!(!inode.was_only_read(&Inode::parse(&item).unwrap()));
 
         let mut item = vec![0; 439];
         item[263..279].copy_from_slice(&[5; 16]);

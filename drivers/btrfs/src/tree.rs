@@ -77,6 +77,24 @@ impl Changed {
     }
 }
 
+/// The inode of a number, if there is one.
+pub(crate) fn inode(subvolume: &OwnedFd, number: u64) -> io::Result<Option<Inode>> {
+    let key = Key {
+        object: number,
+        kind: kind::INODE,
+        offset: 0,
+    };
+    let range = Range {
+        tree: 0,
+        first: key,
+        last: key,
+        since: 0,
+    };
+    let mut found = None;
+    sys::search(subvolume, &range, |_, data| found = Inode::parse(data))?;
+    Ok(found)
+}
+
 /// The names of inodes in a subvolume.
 pub(crate) struct Names<'a> {
     subvolume: &'a OwnedFd,

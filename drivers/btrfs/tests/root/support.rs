@@ -125,7 +125,7 @@ impl Drop for Store {
 pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 pub(crate) fn btrfs(arguments: &[&str], path: &Path) -> String {
