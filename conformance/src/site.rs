@@ -16,6 +16,7 @@ use plywood::{
     Error, ErrorKind, Result,
     plugin::{DriverHandle, PluginOptions, Registry, tracing_host},
     sdk::OpenRequest,
+    store::{Store, StoreOptions},
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,11 @@ impl Source {
 
     /// A registry that has this driver alone (or all that are linked in).
     pub(crate) fn registry(&self) -> Result<Registry> {
+        Ok(Registry::discover(self.plugins()?))
+    }
+
+    /// Where plugins are looked for, so that this driver alone is found.
+    pub(crate) fn plugins(&self) -> Result<PluginOptions> {
         let mut options = PluginOptions::only_embedded();
         if let Self::Plugin(path) = self {
             options.embedded = false;
@@ -73,7 +79,7 @@ impl Source {
                 sha256: None,
             });
         }
-        Ok(Registry::discover(options))
+        Ok(options)
     }
 }
 
@@ -126,6 +132,18 @@ impl Site {
     /// Opens the driver and the store around it.
     pub(crate) fn open(&self) -> Result<Target> {
         Target::open(self.clone())
+    }
+
+    /// Opens a whole store on the same directories: layers, images and containers.
+    pub(crate) fn whole_store(&self) -> Result<Store> {
+        Store::open(StoreOptions {
+            graph_root: self.root.join("graph"),
+            run_root: self.root.join("run"),
+            driver: Some(self.source.name()?),
+            driver_options: self.options.clone(),
+            plugins: self.source.plugins()?,
+            ..StoreOptions::default()
+        })
     }
 
     /// The same driver on another root.

@@ -88,8 +88,15 @@ impl Target {
     /// A fresh store on a small file system of its own, of the type under the case's root where
     /// that can be made.
     pub(crate) fn small(&self, size: Size) -> Result<Self, Failure> {
-        let small = SmallFilesystem::make(&self.site, size)?;
-        let mut target = Self::open(self.site.at(small.mount_point()))?;
+        self.small_of(&self.backing.fstype, size)
+    }
+
+    /// The same with a file system of that type, whatever lies under the case's root.
+    pub(crate) fn small_of(&self, fstype: &str, size: Size) -> Result<Self, Failure> {
+        let mut site = self.site.clone();
+        fstype.clone_into(&mut site.backing.fstype);
+        let small = SmallFilesystem::make(&site, size)?;
+        let mut target = Self::open(site.at(small.mount_point()))?;
         target.small = Some(small);
         Ok(target)
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The cases, by group.
 
-mod abi;
+mod asks;
 mod content;
 mod errors;
-mod fid;
+mod lif;
 mod lifecycle;
 mod mnt;
 mod mounts;
@@ -13,19 +13,7 @@ use crate::Case;
 
 /// Every case that is run against a driver, sorted by id.
 pub fn all() -> Vec<Case> {
-    let mut cases = [
-        abi::boundary::CASES,
-        abi::file::CASES,
-        abi::instances::CASES,
-        abi::process::CASES,
-        lifecycle::CASES,
-        mnt::CASES,
-        mounts::CASES,
-        content::CASES,
-        errors::CASES,
-        fid::CASES,
-    ]
-    .concat();
+    let mut cases = [lif::CASES, mounts::CASES, content::CASES, errors::CASES].concat();
     cases.sort_by_key(|case| case.id);
     cases
 }
