@@ -3,3 +3,4 @@
 
 pub mod mount_attr;
 pub mod ofd_lock;
+pub mod protection;

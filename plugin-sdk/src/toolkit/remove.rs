@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{IoContext, Result};
+use crate::{IoContext, Result, sys::protection};
 
 /// How deep a tree is walked; what is deeper is moved up first, so that neither descriptors nor
 /// the stack run out.
@@ -28,6 +28,8 @@ const DEEPEST: usize = 64;
 /// # Behavior
 /// - Directories that their owner may not enter (the kernel's `work/work`, layers of an
 ///   unprivileged user) are made accessible first.
+/// - Immutable and append-only files and read-only subvolumes lose that protection first, where
+///   the caller may do so.
 /// - A mount at or below `path` is not entered: the removal fails with `EBUSY`.
 /// - The depth of the tree does not matter.
 ///
@@ -55,19 +57,35 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };
-    Ok(remove_tree_at(parent, &name)?)
+    Ok(remove_at(parent.as_fd(), &name, Protected::Removed)?)
 }
 
-/// As [`remove_tree`], for `name` in an open directory, and without making anything accessible.
+/// What happens to files that are protected against removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protected {
+    Kept,
+    Removed,
+}
+
+/// As [`remove_tree`], for `name` in an open directory, without making anything accessible or
+/// taking protections off.
 ///
 /// # Errors
 /// What cannot be removed; the rest of the tree may be gone by then.
 pub fn remove_tree_at(parent: impl AsFd, name: &CStr) -> Result<(), Errno> {
-    let parent = parent.as_fd();
-    let top = match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+    remove_at(parent.as_fd(), name, Protected::Kept)
+}
+
+fn remove_at(parent: BorrowedFd<'_>, name: &CStr, protected: Protected) -> Result<(), Errno> {
+    let unlinked = rustix::fs::unlinkat(parent, name, AtFlags::empty());
+    let top = match unlinked {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         // Linux says EISDIR, POSIX says EPERM; a file that may not be removed says that, too.
         Err(error @ (Errno::ISDIR | Errno::PERM)) => match open_child(parent, name) {
+            Err(Errno::NOTDIR | Errno::LOOP) if protected == Protected::Removed => {
+                unprotect(None, parent, name);
+                return gone(rustix::fs::unlinkat(parent, name, AtFlags::empty()));
+            }
             Err(Errno::NOTDIR | Errno::LOOP) => return Err(error),
             other => other?,
         },
@@ -76,6 +94,7 @@ pub fn remove_tree_at(parent: impl AsFd, name: &CStr) -> Result<(), Errno> {
     let mut remover = Remover {
         top: &top,
         moved: 0,
+        protected,
     };
     loop {
         let before = remover.moved;
@@ -84,7 +103,28 @@ pub fn remove_tree_at(parent: impl AsFd, name: &CStr) -> Result<(), Errno> {
             break;
         }
     }
-    gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
+    remover.insist(None, parent, name, || {
+        gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
+    })
+}
+
+/// Takes protections off `name` and, when it belongs to the tree, the directory that it is in;
+/// says whether there were any.
+fn unprotect(owner: Option<BorrowedFd<'_>>, directory: BorrowedFd<'_>, name: &CStr) -> bool {
+    let mut taken = owner.is_some_and(|owner| protection::take_off(owner) == Ok(true));
+    let Ok(found) = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
+        return taken;
+    };
+    // Opening anything else would do something.
+    if matches!(
+        FileType::from_raw_mode(found.st_mode),
+        FileType::RegularFile | FileType::Directory
+    ) {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(directory, name, flags, Mode::empty());
+        taken |= opened.is_ok_and(|file| protection::take_off(file) == Ok(true));
+    }
+    taken
 }
 
 /// Opens a directory, but no mount: what is mounted belongs to somebody else.
@@ -109,9 +149,39 @@ struct Remover<'a> {
     top: &'a OwnedFd,
     /// How many directories were moved to the top.
     moved: u64,
+    protected: Protected,
 }
 
 impl Remover<'_> {
+    /// Does `work`, which removes or moves `name`; once more without protections when they are
+    /// what keeps it from that.
+    fn insist(
+        &self,
+        owner: Option<BorrowedFd<'_>>,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        work: impl Fn() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        match work() {
+            Err(Errno::PERM | Errno::ROFS)
+                if self.protected == Protected::Removed && unprotect(owner, directory, name) =>
+            {
+                work()
+            }
+            other => other,
+        }
+    }
+
+    /// As [`Self::insist`], for what is inside the tree.
+    fn insist_in(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        work: impl Fn() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        self.insist(Some(directory), directory, name, work)
+    }
+
     /// Removes everything in `directory`, or moves it up.
     fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<(), Errno> {
         for entry in Dir::read_from(directory)? {
@@ -128,7 +198,9 @@ impl Remover<'_> {
                 }
             }
             if kind != FileType::Directory {
-                gone(rustix::fs::unlinkat(directory, name, AtFlags::empty()))?;
+                self.insist_in(directory, name, || {
+                    gone(rustix::fs::unlinkat(directory, name, AtFlags::empty()))
+                })?;
             } else if depth >= DEEPEST {
                 self.move_up(directory, name)?;
             } else {
@@ -137,7 +209,9 @@ impl Remover<'_> {
                     Err(Errno::NOENT) => continue,
                     child => self.empty(child?.as_fd(), depth + 1)?,
                 }
-                gone(rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR))?;
+                self.insist_in(directory, &name, || {
+                    gone(rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR))
+                })?;
             }
         }
         Ok(())
@@ -147,7 +221,10 @@ impl Remover<'_> {
         loop {
             self.moved += 1;
             let new = format!(".deep-{}", self.moved);
-            match rustix::fs::renameat(directory, name, self.top, new) {
+            let moved = self.insist_in(directory, name, || {
+                rustix::fs::renameat(directory, name, self.top, &new)
+            });
+            match moved {
                 // That name is in use.
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
                 other => return gone(other),
@@ -233,6 +310,34 @@ mod tests {
             assert!(other.join("precious").exists());
         }
         remove_tree(&tree).unwrap();
+    }
+
+    #[test]
+    fn root_protected_files_are_removed_with_their_tree() {
+        use rustix::fs::{IFlags, ioctl_setflags};
+        let root = tempfile::tempdir().unwrap();
+        let tree = root.path().join("tree");
+        fs::create_dir_all(tree.join("frozen/inner")).unwrap();
+        fs::write(tree.join("frozen/inner/file"), "x").unwrap();
+        fs::write(tree.join("log"), "x").unwrap();
+        let open = |path: &str| fs::File::open(tree.join(path)).unwrap();
+        for (path, flag) in [
+            ("frozen/inner/file", IFlags::IMMUTABLE),
+            ("frozen/inner", IFlags::IMMUTABLE),
+            ("frozen", IFlags::APPEND),
+            ("log", IFlags::APPEND),
+            ("", IFlags::IMMUTABLE),
+        ] {
+            if ioctl_setflags(open(path), flag).is_err() {
+                // Not root, or a file system without such flags.
+                return;
+            }
+        }
+        let name = CString::new("tree").unwrap();
+        let parent = fs::File::open(root.path()).unwrap();
+        assert_eq!(remove_tree_at(&parent, &name), Err(Errno::PERM));
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
     }
 
     #[test]
