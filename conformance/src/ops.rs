@@ -209,7 +209,8 @@ fn make_device(at: &Path, kind: SFlag, major: u32, minor: u32) -> io::Result<()>
 #[derive(Debug)]
 pub(crate) struct Chain {
     place: PathBuf,
-    history: Vec<(String, Vec<Op>)>,
+    /// What was done to each layer, one list for each mount.
+    history: Vec<(String, Vec<Vec<Op>>)>,
 }
 
 impl Chain {
@@ -232,7 +233,7 @@ impl Chain {
     pub(crate) fn grow(&mut self, target: &Target, id: &str, ops: &[Op]) -> Outcome {
         target.create_writable(id, self.top())?;
         target.within(id, |path| -> Outcome { Ok(apply(path, ops)?) })?;
-        self.history.push((id.to_owned(), ops.to_vec()));
+        self.history.push((id.to_owned(), vec![ops.to_vec()]));
         self.check(target, id)
     }
 
@@ -243,7 +244,7 @@ impl Chain {
         };
         let id = id.clone();
         target.within(&id, |path| -> Outcome { Ok(apply(path, ops)?) })?;
-        history.extend_from_slice(ops);
+        history.push(ops.to_vec());
         self.check(target, &id)
     }
 
@@ -278,7 +279,7 @@ impl Chain {
         fs::set_permissions(&flat, fs::Permissions::from_mode(0o555))?;
         let depth = self.history.iter().position(|(layer, _)| layer == id);
         let depth = depth.ok_or_else(|| Failure::harness(format!("no layer `{id}`")))?;
-        for (_, ops) in &self.history[..=depth] {
+        for ops in self.history[..=depth].iter().flat_map(|(_, ops)| ops) {
             apply(&flat, ops)?;
         }
         Ok(manifest::of(&flat)?.without_root_time())

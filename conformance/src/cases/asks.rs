@@ -133,8 +133,11 @@ fn collect(directory: &Path, root: &Path, found: &mut BTreeSet<PathBuf>) -> io::
         if entry.file_type()?.is_dir() {
             collect(&path, root, found)?;
         }
-        let relative = path.strip_prefix(root).unwrap_or(&path);
-        found.insert(relative.to_owned());
+        // The record of mounts stays once there was one.
+        if entry.file_name() != "mountpoints.json" {
+            let relative = path.strip_prefix(root).unwrap_or(&path);
+            found.insert(relative.to_owned());
+        }
     }
     Ok(())
 }

@@ -8,10 +8,7 @@ use plywood::sdk::{CreateRequest, DriverErrorCode, MountRequest};
 use crate::{
     Site, Target,
     case::{Failure, Outcome, demand, same},
-    cases::{
-        asks::{self, Traces},
-        lifecycle::sample,
-    },
+    cases::{asks, lifecycle::sample},
     target::layer_id,
     wire,
 };
@@ -209,7 +206,6 @@ pub(super) fn metadata(target: &mut Target) -> Outcome {
         let again = target.reopened()?.metadata(id)?;
         same!(facts, again, "facts about `{id}` from another instance");
     }
-    let traces = Traces::of(target)?;
     target.mount("top", &MountRequest::default())?;
     let mounted = target.metadata("top");
     target.unmount("top")?;
@@ -218,7 +214,6 @@ pub(super) fn metadata(target: &mut Target) -> Outcome {
         mounted?,
         "facts about a layer, while it is mounted"
     );
-    traces.unchanged(target, "mounting and asking")?;
     asks::driver_refused(
         "facts about a layer that does not exist",
         target.driver.unguarded().metadata(&layer_id("unknown")),
