@@ -4,16 +4,31 @@
 mod asks;
 mod content;
 mod errors;
-mod lif;
+mod fid;
+mod init;
 mod lifecycle;
 mod mnt;
 mod mounts;
+mod options;
 
 use crate::Case;
 
 /// Every case that is run against a driver, sorted by id.
 pub fn all() -> Vec<Case> {
-    let mut cases = [lif::CASES, mounts::CASES, content::CASES, errors::CASES].concat();
+    let mut cases = [
+        abi::boundary::CASES,
+        abi::file::CASES,
+        abi::instances::CASES,
+        abi::process::CASES,
+        init::CASES,
+        options::CASES,
+        lifecycle::CASES,
+        mounts::CASES,
+        content::CASES,
+        errors::CASES,
+        fid::CASES,
+    ]
+    .concat();
     cases.sort_by_key(|case| case.id);
     cases
 }

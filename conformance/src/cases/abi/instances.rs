@@ -3,7 +3,8 @@
 
 use std::{fs, sync::Barrier, thread};
 
-use plywood::{ErrorKind, sdk::EmbeddedDriver};
+use plywood::{ErrorKind, sdk::Plugin as _};
+use plywood_conformance_faulty::Reference;
 
 use super::life;
 use crate::{
@@ -43,7 +44,7 @@ fn capabilities_stable(site: &Site) -> Outcome {
     Ok(())
 }
 
-/// The same plugin file under another path, and a driver that is not this one.
+/// The same plugin file under another path, and the driver that every program of the suite has.
 fn others(site: &Site) -> Result<Vec<(String, Source)>, Failure> {
     let mut others = Vec::new();
     if let Source::Plugin(path) = &site.source {
@@ -57,19 +58,23 @@ fn others(site: &Site) -> Result<Vec<(String, Source)>, Failure> {
             Source::Plugin(copy),
         ));
     }
-    let name = site.source.name()?;
-    let linked = plywood::sdk::inventory::iter::<EmbeddedDriver>.into_iter();
-    let linked = linked.filter(|driver| driver.name != name);
-    others.extend(linked.map(|driver| {
-        let what = format!("the driver `{}`, which is linked in", driver.name);
-        (what, Source::Embedded(driver.name.to_owned()))
-    }));
+    let own = Reference::NAME.to_owned();
+    if site.source.name()? != own {
+        let what = "the suite's own driver".to_owned();
+        others.push((what, Source::Embedded(own)));
+    }
     Ok(others)
 }
 
 fn two_drivers(site: &Site) -> Outcome {
+    let others = others(site)?;
+    if others.is_empty() {
+        return Err(Failure::not_applicable(
+            "it is the suite's own driver, beside which there is no other",
+        ));
+    }
     let one = site.at(site.scratch("this")?).open()?;
-    for (number, (what, source)) in others(site)?.into_iter().enumerate() {
+    for (number, (what, source)) in others.into_iter().enumerate() {
         let mut other = site.at(site.scratch(&format!("other-{number}"))?);
         other.source = source;
         // Its options are for another driver.
