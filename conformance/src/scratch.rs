@@ -181,6 +181,14 @@ impl Scratch {
     }
 }
 
+/// A case that cannot have its file system.
+fn without(error: ScratchError) -> Failure {
+    match error {
+        ScratchError::Unavailable(text) => Failure::not_run(text),
+        ScratchError::Failed(text) => Failure::harness(text),
+    }
+}
+
 /// A mount that goes away with this value; the kernel detaches its loop device with it.
 #[derive(Debug)]
 struct Mounted {
@@ -221,23 +229,7 @@ impl Mounted {
         file.set_len(bytes)
             .map_err(|error| failed("preparing", &error))?;
         make_filesystem(fstype, &image)?;
-        let mut list = vec!["loop".to_owned()];
-        list.extend(options.iter().cloned());
-        let output = Command::new("mount")
-            .args(["-t", fstype, "-o", &list.join(",")])
-            .args([&image, point])
-            .output()
-            .map_err(|error| failed("mounting", &error))?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let text = text.trim();
-            if text.contains("unknown filesystem") {
-                return Err(ScratchError::Unavailable(format!(
-                    "the kernel has no {fstype}: load its module"
-                )));
-            }
-            return Err(failed("mounting", &text));
-        }
+        mount_image(fstype, options, &image, point)?;
         let mounted = Self {
             point: point.to_owned(),
             image: Some(image),
@@ -246,6 +238,34 @@ impl Mounted {
             .map_err(|error| failed("preparing", &error))?;
         Ok(mounted)
     }
+}
+
+fn mount_image(
+    fstype: &str,
+    options: &[String],
+    image: &Path,
+    point: &Path,
+) -> Result<(), ScratchError> {
+    let failed = |error: &dyn fmt::Display| {
+        ScratchError::Failed(format!("mounting {fstype} on a loop device: {error}"))
+    };
+    let mut list = vec!["loop".to_owned()];
+    list.extend(options.iter().cloned());
+    let output = Command::new("mount")
+        .args(["-t", fstype, "-o", &list.join(",")])
+        .args([image, point])
+        .output()
+        .map_err(|error| failed(&error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains("unknown filesystem") {
+        return Err(ScratchError::Unavailable(format!(
+            "the kernel has no {fstype}: load its module"
+        )));
+    }
+    Err(failed(&text.trim()))
 }
 
 fn make_filesystem(fstype: &str, image: &Path) -> Result<(), ScratchError> {
@@ -306,25 +326,35 @@ impl SmallFilesystem {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let point = site.root.join(format!("small-{number}"));
-        let fstype = site.backing.fstype.clone();
-        let mounted = match fstype.as_str() {
+        Self::of_type(&site.backing.fstype, &point, size)
+    }
+
+    /// Makes one on an image file, also where the case's root is in memory.
+    pub(crate) fn on_disk(site: &Site, size: Size) -> Result<Self, Failure> {
+        let fstype = match site.backing.fstype.as_str() {
+            known @ ("ext4" | "xfs" | "btrfs") => known,
+            _ => "ext4",
+        };
+        Self::of_type(fstype, &site.root.join("disk"), size)
+    }
+
+    fn of_type(fstype: &str, point: &Path, size: Size) -> Result<Self, Failure> {
+        let mounted = match fstype {
             "ext4" | "xfs" | "btrfs" => {
                 // What mkfs.xfs and mkfs.btrfs ask for at least.
-                let least = match fstype.as_str() {
+                let least = match fstype {
                     "xfs" => 300 << 20,
                     "btrfs" => 128 << 20,
                     _ => 8 << 20,
                 };
-                Mounted::image(&fstype, &[], size.0.max(least), &point).map_err(
-                    |error| match error {
-                        ScratchError::Unavailable(text) => Failure::not_run(text),
-                        ScratchError::Failed(text) => Failure::harness(text),
-                    },
-                )?
+                Mounted::image(fstype, &[], size.0.max(least), point).map_err(without)?
             }
-            _ => Mounted::memory(&point, &format!("mode=0755,size={}", size.0))?,
+            _ => Mounted::memory(point, &format!("mode=0755,size={}", size.0))?,
         };
-        Ok(Self { mounted, fstype })
+        Ok(Self {
+            mounted,
+            fstype: fstype.to_owned(),
+        })
     }
 
     /// Where it is mounted.
@@ -378,6 +408,43 @@ impl SmallFilesystem {
         self.mount_point().join("filler")
     }
 
+    /// Keeps what is on its disk at this moment: what a power cut now would leave.
+    ///
+    /// # Behavior
+    /// - What was written and has not reached the disk is not in it.
+    pub(crate) fn keep_disk(&self) -> io::Result<()> {
+        let image = self.on_image()?;
+        for _ in 0..64 {
+            let before = fs::metadata(image)?.modified()?;
+            copy_sparse(image, &kept(image))?;
+            // The kernel writes back on its own time; a copy that was made meanwhile is no moment.
+            if fs::metadata(image)?.modified()? == before {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("the disk does not come to rest"))
+    }
+
+    /// Starts from what [`Self::keep_disk`] kept, as after a power cut; nothing may be open on it.
+    pub(crate) fn power_up(&self) -> Result<(), Failure> {
+        let image = self.on_image()?;
+        let point = self.mount_point();
+        let mut mounts = plywood::sdk::toolkit::mountinfo::mounts()?;
+        // The innermost first.
+        while let Some(mount) = mounts.pop() {
+            if mount.target.starts_with(point) {
+                umount2(&mount.target, MntFlags::empty())?;
+            }
+        }
+        fs::rename(kept(image), image)?;
+        mount_image(&self.fstype, &[], image, point).map_err(without)
+    }
+
+    fn on_image(&self) -> io::Result<&Path> {
+        let image = self.image();
+        image.ok_or_else(|| io::Error::other("a file system in memory has no disk"))
+    }
+
     /// Mounts it read-only, or writable again.
     pub(crate) fn remount(&self, read_only: bool) -> io::Result<()> {
         let mut flags = MsFlags::MS_REMOUNT;
@@ -385,6 +452,42 @@ impl SmallFilesystem {
         mount::<str, _, str, str>(None, self.mount_point(), None, flags, None)?;
         Ok(())
     }
+}
+
+fn kept(image: &Path) -> PathBuf {
+    image.with_extension("kept")
+}
+
+/// Copies what is allocated of a file, which is little of a fresh image.
+fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{SeekFrom, seek};
+    let (source, target) = (fs::File::open(from)?, fs::File::create(to)?);
+    let end = source.metadata()?.len();
+    target.set_len(end)?;
+    let mut at = 0;
+    while at < end {
+        let data = match seek(&source, SeekFrom::Data(at)) {
+            Err(rustix::io::Errno::NXIO) => break,
+            data => data?,
+        };
+        let hole = seek(&source, SeekFrom::Hole(data))?;
+        let (mut read, mut written) = (data, data);
+        while read < hole {
+            let length = usize::try_from(hole - read).map_err(io::Error::other)?;
+            let copied = rustix::fs::copy_file_range(
+                &source,
+                Some(&mut read),
+                &target,
+                Some(&mut written),
+                length,
+            )?;
+            if copied == 0 {
+                break;
+            }
+        }
+        at = hole;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ impl Cuts<'_> {
     }
 
     /// Says of a failure when it came about.
-    fn told(&self, mut failure: Failure, how: &str, point: &Point) -> Failure {
+    pub(super) fn told(&self, mut failure: Failure, how: &str, point: &Point) -> Failure {
         let root = format!("{}/", self.site.root.display());
         let point = point.to_string().replace(&root, "");
         failure.text = format!(

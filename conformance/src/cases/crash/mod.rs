@@ -5,14 +5,16 @@ mod cuts;
 mod faults;
 mod interruptions;
 mod oracle;
+mod power;
 mod store;
 mod sweeps;
 
 use crate::Case;
 
-pub(super) const GROUPS: [&[Case]; 4] = [
+pub(super) const GROUPS: [&[Case]; 5] = [
     sweeps::CASES,
     store::CASES,
     interruptions::CASES,
     faults::CASES,
+    power::CASES,
 ];

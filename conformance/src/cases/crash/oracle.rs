@@ -85,8 +85,9 @@ pub(super) fn mounts_below(site: &Site) -> Result<Vec<String>, Failure> {
     let home = site.home()?;
     let table = plywood::sdk::toolkit::mountinfo::mounts()?;
     let below = table.into_iter().map(|mount| mount.target);
+    let parts = ["graph", "run"].map(|part| site.root.join(part));
     Ok(below
-        .filter(|target| target.starts_with(&site.root) && *target != home)
+        .filter(|target| parts.iter().any(|part| target.starts_with(part)) && *target != home)
         .map(|target| target.display().to_string())
         .collect())
 }
@@ -329,11 +330,22 @@ pub(super) struct WholeStore<'a> {
 
 impl<'a> WholeStore<'a> {
     /// Makes the store; `prepare` gets it once, to do what every run finds done.
+    ///
+    /// # Behavior
+    /// - From here on nothing in this process waits for disks: kills need no durability.
     pub(super) fn new(
         site: &'a Site,
         prepare: impl FnOnce(&Target) -> Outcome,
     ) -> Result<Self, Failure> {
         do_not_wait_for_disks()?;
+        Self::durable(site, prepare)
+    }
+
+    /// The same, with disks waited for as always.
+    pub(super) fn durable(
+        site: &'a Site,
+        prepare: impl FnOnce(&Target) -> Outcome,
+    ) -> Result<Self, Failure> {
         let target = site.open()?;
         target.put(BASE, None, &sample())?;
         prepare(&target)?;

@@ -29,7 +29,7 @@ const ENTRIES: usize = 200;
 /// How many points among those of the entries are tried in one run; the seed chooses them.
 const SAMPLES: usize = 12;
 
-fn many() -> Vec<u8> {
+pub(super) fn many() -> Vec<u8> {
     let mut tar = TarFile::new().directory("many/");
     for entry in 1..ENTRIES {
         let path = format!("many/{entry}");
