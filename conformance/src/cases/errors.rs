@@ -3,7 +3,7 @@
 
 use plywood::{
     ErrorKind,
-    sdk::{CreateRequest, LayerId, MountRequest, Removed},
+    sdk::{CreateRequest, MountRequest, Removed},
 };
 
 use super::lifecycle::sample;
@@ -14,36 +14,12 @@ use crate::{
 };
 
 pub(super) const CASES: &[Case] = &[
-    case("GD-IDS-007", dotdot),
     case("GD-ERR-001", get_unknown),
     case("GD-ERR-002", remove_unknown),
     case("GD-ERR-005", missing_parent),
     case("GD-ERR-006", duplicate),
     case("GD-ERR-021", undeclared),
 ];
-
-fn dotdot(target: &mut Target) -> Outcome {
-    let canary = target.scratch("bystander")?;
-    std::fs::write(canary.join("file"), "x")?;
-    for id in [
-        "..",
-        "../bystander",
-        "../../x",
-        "a/../b",
-        ".",
-        "a/b",
-        "x\n",
-        "",
-    ] {
-        demand!(LayerId::new(id).is_err(), "{id:?} is a layer id");
-        demand!(target.create(id, None).is_err(), "{id:?} was accepted");
-    }
-    demand!(
-        canary.join("file").exists(),
-        "a directory outside was changed"
-    );
-    Ok(())
-}
 
 fn get_unknown(target: &mut Target) -> Outcome {
     let error = target.mount("unknown", &MountRequest::default()).err();

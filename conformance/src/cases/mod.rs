@@ -5,7 +5,8 @@ mod asks;
 mod content;
 mod errors;
 mod fid;
-mod init;
+mod ids;
+mod lif;
 mod lifecycle;
 mod mnt;
 mod mounts;
@@ -27,6 +28,8 @@ pub fn all() -> Vec<Case> {
         content::CASES,
         errors::CASES,
         fid::CASES,
+        ids::CASES,
+        lif::CASES,
     ]
     .concat();
     cases.sort_by_key(|case| case.id);

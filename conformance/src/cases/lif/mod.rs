@@ -10,6 +10,8 @@ mod space;
 mod template;
 mod trash;
 
+pub(super) use space::random;
+
 use crate::{
     Case,
     case::{bare, case},

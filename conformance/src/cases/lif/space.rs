@@ -21,7 +21,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-pub(super) fn random(target: &Target, bytes: u64) -> Result<Vec<u8>, Failure> {
+pub(in crate::cases) fn random(target: &Target, bytes: u64) -> Result<Vec<u8>, Failure> {
     let mut data = vec![0; usize::try_from(bytes)?];
     target.rng().fill(&mut data);
     Ok(data)
