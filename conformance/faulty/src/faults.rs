@@ -9,7 +9,7 @@ mod mounts;
 mod process;
 mod staging;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, atomic::AtomicBool};
 
 use plywood_plugin_sdk::{CreateRequest, Driver, LayerId, OpenRequest, Plugin, Result};
 
@@ -23,6 +23,7 @@ type Nothing = ();
 type Ids = Mutex<Vec<LayerId>>;
 type Requests = Mutex<Vec<CreateRequest>>;
 type Lock = Mutex<()>;
+type Flag = AtomicBool;
 
 macro_rules! define {
     ($($fault:ident $name:literal $state:ident $text:literal $cases:tt;)*) => {
@@ -47,7 +48,7 @@ macro_rules! define {
                 const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
                 fn open(mut request: OpenRequest) -> Result<Box<dyn Driver>> {
-                    Self::before_open(&mut request);
+                    Self::before_open(&mut request)?;
                     let mut driver = ReferenceDriver::open($name, request)?;
                     driver.name_directories(Self::DIRECTORY);
                     Ok(Box::new(Faulty(Self {

@@ -32,7 +32,7 @@ macro_rules! for_each_fault {
                 ["GD-FID-013"];
             ForgetsXattrs "faulty-forgets-xattrs" Nothing
                 "Copies a parent without `user.*` attributes."
-                ["GD-FID-008"];
+                ["GD-FID-008", "GD-FID-028"];
             LosesOwners "faulty-loses-owners" Nothing
                 "Gives every file of a copied parent to root."
                 ["GD-FID-002"];
@@ -41,7 +41,7 @@ macro_rules! for_each_fault {
                 ["GD-FID-001"];
             LosesDevices "faulty-loses-devices" Nothing
                 "Copies a parent without its devices."
-                ["GD-FID-006"];
+                ["GD-FID-006", "GD-MNT-022"];
             FollowsSymlinks "faulty-follows-symlinks" Nothing
                 "Copies the target of a parent's symbolic link instead of the link."
                 ["GD-SEC-009"];
@@ -70,6 +70,21 @@ macro_rules! for_each_fault {
             MountsElsewhere "faulty-mounts-elsewhere" Nothing
                 "Shows layers in the directory for temporary files."
                 ["GD-MNT-001"];
+            PrivateView "faulty-private-view" Nothing
+                "Shows each process a copy of the layer of its own."
+                ["GD-MNT-017"];
+            DetachedView "faulty-detached-view" Nothing
+                "Shows layers at a place that is in no mount table."
+                ["GD-MNT-024"];
+            IgnoresBusy "faulty-ignores-busy" Nothing
+                "Takes a mount that is in use for unmounted."
+                ["GD-MNT-018"];
+            FailsIdlePut "faulty-fails-idle-put" Nothing
+                "Fails to unmount what is not mounted."
+                ["GD-MNT-005"];
+            InventsTrees "faulty-invents-trees" Nothing
+                "Shows an empty directory when a layer's tree is lost."
+                ["GD-MNT-020"];
             CorruptsSecondMount "faulty-corrupts-second-mount" Ids
                 "Empties the layer's files when it is mounted for the second time."
                 ["GD-MNT-002"];
@@ -136,13 +151,19 @@ macro_rules! for_each_fault {
                 ["GD-ERR-015"];
             Panics "faulty-panics" Nothing
                 "Panics when it is asked for the metadata of a layer."
-                ["GD-LIF-023"];
+                ["GD-LIF-023", "GD-LIF-027"];
             Crashes "faulty-crashes" Nothing
                 "Kills its process when it is asked for the metadata of a layer."
                 ["GD-LIF-023"];
             Deadlocks "faulty-deadlocks" Lock
                 "Waits for itself when it removes a layer."
                 ["GD-LIF-012"];
+            FailsSecondClose "faulty-fails-second-close" Flag
+                "Fails to be closed twice."
+                ["GD-LIF-026"];
+            LocksItselfOut "faulty-locks-itself-out" Nothing
+                "Cannot be opened when opening it was interrupted before."
+                ["GD-CRA-009"];
             LongErrors "faulty-long-errors" Nothing
                 "Explains a missing layer in a megabyte of text."
                 ["GD-ERR-014"];

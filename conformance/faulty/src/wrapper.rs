@@ -26,8 +26,9 @@ macro_rules! operations {
             const DIRECTORY: fn(&LayerId) -> String = LayerId::to_string;
 
             /// Changes what the driver is opened with.
-            fn before_open(request: &mut OpenRequest) {
+            fn before_open(request: &mut OpenRequest) -> Result<()> {
                 let _ = request;
+                Ok(())
             }
 
             /// Spoils the tree of a layer that was just made or staged.

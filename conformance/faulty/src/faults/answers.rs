@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Wrong answers, refusals and failures.
 
-use std::{collections::BTreeMap, fs, process, sync::PoisonError};
+use std::{
+    collections::BTreeMap,
+    fs, process,
+    sync::{PoisonError, atomic::Ordering},
+};
 
 use plywood_plugin_sdk::{
     Capabilities, ChangeKind, CreateRequest, DiffView, Driver as _, DriverError, DriverErrorCode,
@@ -11,9 +15,9 @@ use plywood_plugin_sdk::{
 
 use super::{
     AcceptsUnknownParent, AnswersUndeclared, Crashes, Deadlocks, DiffsAgainstNothing, ExistsLies,
-    FailsToRemoveUnknown, ForgetsDeletions, HalfCreates, IgnoresDriverOptions,
-    IgnoresStorageOptions, LongErrors, MetadataOutside, OverstatesDepth, Panics, RefusesSync,
-    ReplacesExisting, StatusTwice, UsageIsZero,
+    FailsSecondClose, FailsToRemoveUnknown, ForgetsDeletions, HalfCreates, IgnoresDriverOptions,
+    IgnoresStorageOptions, LocksItselfOut, LongErrors, MetadataOutside, OverstatesDepth, Panics,
+    RefusesSync, ReplacesExisting, StatusTwice, UsageIsZero,
 };
 use crate::{
     DEPTH_LIMIT,
@@ -82,6 +86,36 @@ impl Fault for HalfCreates {
             fs::create_dir_all(&half).at("cannot create", &half)?;
         }
         made
+    }
+}
+
+impl Fault for FailsSecondClose {
+    fn close(&self) -> Result<()> {
+        if self.state.swap(true, Ordering::Relaxed) {
+            let message = "the driver is closed already";
+            return Err(DriverError::new(DriverErrorCode::OTHER, message));
+        }
+        self.driver().close()
+    }
+}
+
+impl LocksItselfOut {
+    const LOCK: &'static str = "opening";
+}
+
+impl Fault for LocksItselfOut {
+    fn before_open(request: &mut OpenRequest) -> Result<()> {
+        let lock = request.home.join(Self::LOCK);
+        fs::create_dir_all(&request.home).at("cannot create", &request.home)?;
+        let made = fs::File::create_new(&lock);
+        made.map(drop)
+            .at("somebody else opens the driver, see", &lock)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        // The first question after opening. What cannot be removed keeps the next one out.
+        drop(fs::remove_file(self.driver().home().join(Self::LOCK)));
+        self.driver().capabilities()
     }
 }
 
@@ -196,7 +230,7 @@ impl Fault for IgnoresStorageOptions {
 }
 
 impl Fault for IgnoresDriverOptions {
-    fn before_open(request: &mut OpenRequest) {
+    fn before_open(request: &mut OpenRequest) -> Result<()> {
         let known = &request.known_drivers;
         request.options.retain(|option| {
             let one = std::slice::from_ref(option);
@@ -204,6 +238,7 @@ impl Fault for IgnoresDriverOptions {
             let keys = ["size", "imagestore", "additionalimagestore"];
             own.iter().all(|option| keys.contains(&option.key.as_str()))
         });
+        Ok(())
     }
 }
 

@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Mounts that are not what was asked for, and limits.
 
-use std::{fs, path::PathBuf, sync::PoisonError};
+use std::{
+    env, fs,
+    os::fd::IntoRawFd as _,
+    path::{Path, PathBuf},
+    sync::PoisonError,
+};
 
 use plywood_plugin_sdk::{
     CreateRequest, Driver as _, DriverError, DriverErrorCode, IoContext, LayerId, MountPlan,
-    MountRequest, Result, Staged, toolkit::options,
+    MountRequest, MountStep, MountSteps, Result, Staged,
+    toolkit::{self, CopiedXattrs, CopyOptions, options},
 };
 
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+
 use super::{
-    CorruptsSecondMount, HalvesQuota, IgnoresMountOptions, IgnoresNosuid, IgnoresQuota,
-    IgnoresReadOnly,
+    CorruptsSecondMount, DetachedView, FailsIdlePut, HalvesQuota, IgnoresBusy, IgnoresMountOptions,
+    IgnoresNosuid, IgnoresQuota, IgnoresReadOnly, InventsTrees, MountsElsewhere, PrivateView,
 };
 use crate::{
     tree,
@@ -70,6 +78,122 @@ impl Fault for IgnoresNosuid {
 
     fn mount(&self, id: &LayerId, request: &MountRequest) -> Result<PathBuf> {
         self.driver().mount(id, &without_restrictions(request))
+    }
+}
+
+impl Fault for MountsElsewhere {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        let plan = self.driver().mount_plan(id, request)?;
+        let MountPlan::Directory(source) = plan else {
+            return Ok(plan);
+        };
+        let target = env::temp_dir().join(format!("faulty-view-{id}"));
+        fs::create_dir_all(&target).at("cannot create", &target)?;
+        Ok(MountPlan::Mounts(MountSteps {
+            steps: vec![MountStep::Bind {
+                source,
+                target: target.clone(),
+                read_only: false,
+            }],
+            target,
+        }))
+    }
+}
+
+impl Fault for PrivateView {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        let plan = self.driver().mount_plan(id, request)?;
+        let MountPlan::Directory(tree) = plan else {
+            return Ok(plan);
+        };
+        let name = format!("{id}-{}", std::process::id());
+        let view = self.driver().run_dir().join(name);
+        if !view.exists() {
+            fs::create_dir_all(&view).at("cannot create", &view)?;
+            let options = CopyOptions {
+                xattrs: CopiedXattrs::All,
+                ..CopyOptions::default()
+            };
+            toolkit::copy_tree(&tree, &view, options)?;
+        }
+        Ok(MountPlan::Directory(view))
+    }
+}
+
+impl DetachedView {
+    fn detached(&self, tree: &Path) -> Result<PathBuf> {
+        let point = self.driver().run_dir().join("point");
+        fs::create_dir_all(&point).at("cannot create", &point)?;
+        mount_bind(tree, &point).at("cannot mount at", &point)?;
+        let root = fs::File::open(&point).at("cannot open", &point);
+        unmount(&point, UnmountFlags::DETACH).at("cannot unmount", &point)?;
+        // One for each mount stays open.
+        let root = root?.into_raw_fd();
+        Ok(format!("/proc/self/fd/{root}/.").into())
+    }
+}
+
+impl Fault for DetachedView {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        match self.driver().mount_plan(id, request)? {
+            MountPlan::Directory(tree) => self.detached(&tree).map(MountPlan::Directory),
+            plan => Ok(plan),
+        }
+    }
+}
+
+impl Fault for IgnoresBusy {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        self.driver().mount_plan(id, request)?;
+        Ok(MountPlan::ByDriver {
+            target: self.driver().run_dir().join(id.as_str()),
+        })
+    }
+
+    fn unmount(&self, id: &LayerId) -> Result<()> {
+        let target = self.driver().run_dir().join(id.as_str());
+        // That it is in use is what is ignored.
+        let _ignored = unmount(&target, UnmountFlags::empty());
+        Ok(())
+    }
+
+    fn released(&self, id: &LayerId) -> Result<()> {
+        drop(self.driver().released(id));
+        Ok(())
+    }
+}
+
+impl Fault for FailsIdlePut {
+    fn released(&self, id: &LayerId) -> Result<()> {
+        let used = self.driver().run_dir().join(format!("used-{id}"));
+        let calls = fs::read(&used).unwrap_or_default().len();
+        fs::remove_file(&used).at("cannot remove", &used)?;
+        if calls < 2 {
+            let message = format!("layer `{id}` is not mounted");
+            return Err(DriverError::new(DriverErrorCode::OTHER, message));
+        }
+        self.driver().released(id)
+    }
+
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        let plan = self.driver().mount_plan(id, request)?;
+        let used = self.driver().run_dir().join(format!("used-{id}"));
+        // It is asked for once more when the layer is unmounted.
+        let calls = fs::read(&used).unwrap_or_default().len() + 1;
+        fs::create_dir_all(self.driver().run_dir()).at("cannot create", &used)?;
+        fs::write(&used, vec![b'x'; calls]).at("cannot write", &used)?;
+        Ok(plan)
+    }
+}
+
+impl Fault for InventsTrees {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        let directory = self.driver().directory(id);
+        if directory.is_dir() {
+            let tree = directory.join("tree");
+            fs::create_dir_all(&tree).at("cannot create", &tree)?;
+        }
+        self.driver().mount_plan(id, request)
     }
 }
 

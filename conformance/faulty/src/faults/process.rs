@@ -19,11 +19,11 @@ use super::{ChangesDirectory, ChangesUmask, OpenHome, SharesState, WritesStdout}
 use crate::wrapper::{Fault, Wrapper as _};
 
 impl Fault for OpenHome {
-    fn before_open(request: &mut OpenRequest) {
-        // What fails here fails again when the driver is opened.
-        drop(fs::create_dir_all(&request.home));
+    fn before_open(request: &mut OpenRequest) -> Result<()> {
+        let home = &request.home;
+        fs::create_dir_all(home).at("cannot create", home)?;
         let open = fs::Permissions::from_mode(0o777);
-        drop(fs::set_permissions(&request.home, open));
+        fs::set_permissions(home, open).at("cannot change", home)
     }
 }
 
