@@ -17,6 +17,7 @@ mod runner {
     mod abuse_streams;
     mod abuse_support;
     mod abuse_world;
+    mod btrfs;
     mod golden;
     mod images;
     mod own;

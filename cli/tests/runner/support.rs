@@ -171,6 +171,8 @@ fn in_ci() -> bool {
 pub(super) struct Place {
     pub(super) dir: tempfile::TempDir,
     pub(super) driver: &'static str,
+    /// What it is on, when it is on a file system of its own.
+    _image: Option<tempfile::NamedTempFile>,
 }
 
 impl Place {
@@ -180,7 +182,12 @@ impl Place {
             .prefix("plywood-cli-")
             .tempdir_in("/var/tmp")
             .unwrap();
-        Self { dir, driver }
+        let image = (driver == "btrfs").then(|| btrfs_on(dir.path()));
+        Self {
+            dir,
+            driver,
+            _image: image,
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -238,6 +245,18 @@ impl Place {
             self.driver,
         )
     }
+}
+
+/// Mounts a btrfs file system that is made for that; its loop device goes with the mount.
+fn btrfs_on(directory: &Path) -> tempfile::NamedTempFile {
+    let image = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    image.as_file().set_len(1 << 30).unwrap();
+    let mut make = Command::new("mkfs.btrfs");
+    run(make.arg("-q").arg(image.path()), b"").ok();
+    let mut mount = Command::new("mount");
+    mount.args(["-o", "loop"]).arg(image.path()).arg(directory);
+    run(&mut mount, b"").ok();
+    image
 }
 
 impl Drop for Place {
