@@ -228,7 +228,7 @@ impl BtrfsDriver {
     fn discard_place(&self, token: &str) -> Result<()> {
         match self.places.take(token) {
             Ok(held) => {
-                subvolume::remove(&held.content)?;
+                subvolume::free(&held.content)?;
                 held.place.close()
             }
             Err(error) if error.code == DriverErrorCode::NOT_FOUND => Ok(()),

@@ -85,7 +85,8 @@ fn find(file: &OwnedFd, uuid: &Uuid) -> io::Result<Option<u64>> {
     Ok(found)
 }
 
-fn root(file: &OwnedFd, id: u64) -> io::Result<Option<Root>> {
+/// The subvolume of an id, which may be destroyed and not yet gone.
+pub(crate) fn root(file: &OwnedFd, id: u64) -> io::Result<Option<Root>> {
     let key = |offset: u64| Key {
         object: id,
         kind: kind::ROOT,

@@ -9,6 +9,8 @@ use std::{
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, Result, toolkit};
@@ -18,7 +20,7 @@ use rustix::{
 };
 
 use crate::{
-    quota,
+    lineage, quota,
     sys::{self, Access, FIRST_INODE},
 };
 
@@ -29,6 +31,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
+
+/// How long the room of a removed subvolume is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How deep subvolumes inside subvolumes are followed before they are removed file by file.
 const DEEPEST: usize = 64;
@@ -117,6 +122,39 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
         // Whoever is not the host's root may remove what is in a subvolume and then the empty
         // subvolume; that also helps with what is too deep for the short way.
         Err(_) => toolkit::remove_tree(path),
+    }
+}
+
+/// As [`remove`], and waits a moment for the room.
+pub(crate) fn free(path: &Path) -> Result<()> {
+    let (directory, name) = split(path)?;
+    // Without an answer there is nothing to wait for.
+    let opened = open_child(&directory, name.as_bytes());
+    let id = opened.and_then(|subvolume| match is_root(&subvolume)? {
+        true => Ok(sys::info(&subvolume)?.id),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    });
+    remove(path)?;
+    if let Ok(id) = id {
+        wait_until_freed(&directory, id);
+    }
+    Ok(())
+}
+
+/// Gives the kernel a moment to free what a subvolume that was just destroyed occupied.
+///
+/// It begins with that after the next commit, which would be half a minute away, and until then
+/// whoever deletes because there is no room has no room. What takes longer goes on by itself.
+fn wait_until_freed(file: &OwnedFd, id: u64) {
+    let end = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(1);
+    // Failures only mean that it goes on by itself.
+    if sys::start_commit(file).is_err() {
+        return;
+    }
+    while matches!(lineage::root(file, id), Ok(Some(_))) && Instant::now() < end {
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
 

@@ -60,6 +60,7 @@ arguments! {
     CreateSnapshot = WRITE, 23, 4096 {
         fd: i64, transaction: u64, flags: u64, unused: [u64; 4], name: [u8; 4040],
     }
+    StartSync = READ, 24, 8 { transaction: u64, }
     GetFlags = READ, 25, 8 { flags: u64, }
     SetFlags = WRITE, 26, 8 { flags: u64, }
     QuotaControl = READ | WRITE, 40, 16 { command: u64, status: u64, }
@@ -150,6 +151,11 @@ pub(crate) fn create_snapshot(
 pub(crate) fn destroy(directory: impl AsFd, name: &OsStr) -> io::Result<()> {
     let name = field(name)?;
     call(directory, &mut DestroyByName { fd: 0, name })
+}
+
+/// Starts a commit, and does not wait for it.
+pub(crate) fn start_commit(file: impl AsFd) -> io::Result<()> {
+    call(file, &mut StartSync { transaction: 0 })
 }
 
 const FLAG_READ_ONLY: u64 = 1 << 1;
