@@ -51,6 +51,9 @@ macro_rules! for_each_fault {
             SharesTemplate "faulty-shares-template" Nothing
                 "Links to a template's files instead of copying them."
                 ["GD-LIF-006"];
+            FillsHoles "faulty-fills-holes" Nothing
+                "Writes the holes of sparse files out when it copies a parent."
+                ["GD-FID-020"];
             CutsFiles "faulty-cuts-files" Nothing
                 "Loses the last byte of files that do not end with a page when it copies a parent."
                 ["GD-LIF-003"];
@@ -70,6 +73,15 @@ macro_rules! for_each_fault {
             MountsElsewhere "faulty-mounts-elsewhere" Nothing
                 "Shows layers in the directory for temporary files."
                 ["GD-MNT-001"];
+            RestlessInodes "faulty-restless-inodes" Nothing
+                "Shows copies of a layer's files with inodes of their own at each mount."
+                ["GD-MNT-023"];
+            NeedsRunDir "faulty-needs-run-dir" Nothing
+                "Cannot mount once its run directory was lost."
+                ["GD-MNT-019"];
+            ShortPaths "faulty-short-paths" Nothing
+                "Cannot mount what has a path of more than 512 bytes."
+                ["GD-INI-010"];
             PrivateView "faulty-private-view" Nothing
                 "Shows each process a copy of the layer of its own."
                 ["GD-MNT-017"];
@@ -87,7 +99,7 @@ macro_rules! for_each_fault {
                 ["GD-MNT-020"];
             CorruptsSecondMount "faulty-corrupts-second-mount" Ids
                 "Empties the layer's files when it is mounted for the second time."
-                ["GD-MNT-002"];
+                ["GD-MNT-002", "GD-LIF-015"];
             IgnoresNosuid "faulty-ignores-nosuid" Nothing
                 "Accepts the mount options nosuid, nodev and noexec and does nothing with them."
                 ["GD-MNT-013"];
@@ -205,6 +217,18 @@ macro_rules! for_each_fault {
             IgnoresDriverOptions "faulty-ignores-driver-options" Nothing
                 "Drops driver options that it does not know."
                 ["GD-OPT-001"];
+            RefusesForeignOptions "faulty-refuses-foreign-options" Nothing
+                "Refuses to open when there are options for other drivers."
+                ["GD-OPT-002"];
+            FirstOptionWins "faulty-first-option-wins" Nothing
+                "Uses the first of several options of the same name, and checks none but that."
+                ["GD-OPT-006"];
+            RestlessStatus "faulty-restless-status" Nothing
+                "Reports the time in its status."
+                ["GD-OPT-005"];
+            VagueRefusal "faulty-vague-refusal" Nothing
+                "Does not say that it lacks permission when a user without rights opens it."
+                ["GD-INI-004"];
             OpenHome "faulty-open-home" Nothing
                 "Lets everybody write to its home."
                 ["GD-INI-013"];

@@ -2,7 +2,7 @@
 //! Wrong answers, refusals and failures.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, process,
     sync::{PoisonError, atomic::Ordering},
 };
@@ -15,9 +15,10 @@ use plywood_plugin_sdk::{
 
 use super::{
     AcceptsUnknownParent, AnswersUndeclared, Crashes, Deadlocks, DiffsAgainstNothing, ExistsLies,
-    FailsSecondClose, FailsToRemoveUnknown, ForgetsDeletions, HalfCreates, IgnoresDriverOptions,
-    IgnoresStorageOptions, LocksItselfOut, LongErrors, MetadataOutside, OverstatesDepth, Panics,
-    RefusesSync, ReplacesExisting, StatusTwice, UsageIsZero,
+    FailsSecondClose, FailsToRemoveUnknown, FirstOptionWins, ForgetsDeletions, HalfCreates,
+    IgnoresDriverOptions, IgnoresStorageOptions, LocksItselfOut, LongErrors, MetadataOutside,
+    OverstatesDepth, Panics, RefusesForeignOptions, RefusesSync, ReplacesExisting, RestlessStatus,
+    StatusTwice, UsageIsZero, VagueRefusal,
 };
 use crate::{
     DEPTH_LIMIT,
@@ -239,6 +240,52 @@ impl Fault for IgnoresDriverOptions {
             own.iter().all(|option| keys.contains(&option.key.as_str()))
         });
         Ok(())
+    }
+}
+
+fn prefix(option: &str) -> Option<&str> {
+    Some(option.split_once('=')?.0.split_once('.')?.0)
+}
+
+impl Fault for RefusesForeignOptions {
+    fn before_open(request: &mut OpenRequest) -> Result<()> {
+        let mut prefixes = request.options.iter().filter_map(|option| prefix(option));
+        match prefixes.find(|prefix| !prefix.is_empty() && *prefix != Self::NAME) {
+            None => Ok(()),
+            Some(foreign) => Err(DriverError::new(
+                DriverErrorCode::INVALID_ARGUMENT,
+                format!("`{foreign}` is another driver"),
+            )),
+        }
+    }
+}
+
+impl Fault for FirstOptionWins {
+    fn before_open(request: &mut OpenRequest) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        request.options.retain(|option| {
+            let key = option.split_once('=').map_or("", |(key, _)| key);
+            seen.insert(key.to_owned())
+        });
+        Ok(())
+    }
+}
+
+impl Fault for RestlessStatus {
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        let mut pairs = self.driver().status()?;
+        let now = format!("{:?}", std::time::SystemTime::now());
+        pairs.push(("Time".to_owned(), now));
+        Ok(pairs)
+    }
+}
+
+impl Fault for VagueRefusal {
+    fn before_open(_: &mut OpenRequest) -> Result<()> {
+        if rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        Err(DriverError::new(DriverErrorCode::OTHER, "it does not work"))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown},
+    os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown},
     path::Path,
 };
 
@@ -12,9 +12,9 @@ use plywood_plugin_sdk::{
 };
 
 use super::{
-    BreaksHardLinks, CutsFiles, FollowsSymlinks, ForeignEntry, ForgetsXattrs, KeepsDeleted,
-    LosesDevices, LosesNanoseconds, LosesOwners, LosesSetId, OpenRoot, SaysEmpty, SharesFiles,
-    SharesTemplate,
+    BreaksHardLinks, CutsFiles, FillsHoles, FollowsSymlinks, ForeignEntry, ForgetsXattrs,
+    KeepsDeleted, LosesDevices, LosesNanoseconds, LosesOwners, LosesSetId, OpenRoot, SaysEmpty,
+    SharesFiles, SharesTemplate,
 };
 use crate::{
     tree::{self, quietly},
@@ -173,6 +173,27 @@ impl Fault for SharesTemplate {
             Some(template) => share(tree, &self.driver().unpack_target(template)?.directory),
             None => Ok(()),
         }
+    }
+}
+
+impl Fault for FillsHoles {
+    fn spoil(&self, tree: &Path, _: &CreateRequest) -> Result<()> {
+        for (path, meta) in tree::files(tree)? {
+            if meta.blocks() * 512 < meta.len() {
+                let file = fs::File::options().read(true).write(true).open(&path);
+                let file = file.at("cannot open", &path)?;
+                let mut buffer = vec![0; 1 << 20];
+                let mut at = 0;
+                while at < meta.len() {
+                    let got = file.read_at(&mut buffer, at).at("cannot read", &path)?;
+                    file.write_all_at(&buffer[..got], at)
+                        .at("cannot write", &path)?;
+                    at += got.max(1) as u64;
+                }
+                tree::set_times(&path, &meta, true)?;
+            }
+        }
+        Ok(())
     }
 }
 

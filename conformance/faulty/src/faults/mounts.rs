@@ -18,7 +18,8 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::{
     CorruptsSecondMount, DetachedView, FailsIdlePut, HalvesQuota, IgnoresBusy, IgnoresMountOptions,
-    IgnoresNosuid, IgnoresQuota, IgnoresReadOnly, InventsTrees, MountsElsewhere, PrivateView,
+    IgnoresNosuid, IgnoresQuota, IgnoresReadOnly, InventsTrees, MountsElsewhere, NeedsRunDir,
+    PrivateView, RestlessInodes, ShortPaths,
 };
 use crate::{
     tree,
@@ -100,6 +101,16 @@ impl Fault for MountsElsewhere {
     }
 }
 
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    toolkit::remove_tree(to)?;
+    fs::create_dir_all(to).at("cannot create", to)?;
+    let options = CopyOptions {
+        xattrs: CopiedXattrs::All,
+        ..CopyOptions::default()
+    };
+    toolkit::copy_tree(from, to, options)
+}
+
 impl Fault for PrivateView {
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
         let plan = self.driver().mount_plan(id, request)?;
@@ -109,14 +120,46 @@ impl Fault for PrivateView {
         let name = format!("{id}-{}", std::process::id());
         let view = self.driver().run_dir().join(name);
         if !view.exists() {
-            fs::create_dir_all(&view).at("cannot create", &view)?;
-            let options = CopyOptions {
-                xattrs: CopiedXattrs::All,
-                ..CopyOptions::default()
-            };
-            toolkit::copy_tree(&tree, &view, options)?;
+            copy(&tree, &view)?;
         }
         Ok(MountPlan::Directory(view))
+    }
+}
+
+impl Fault for RestlessInodes {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        let plan = self.driver().mount_plan(id, request)?;
+        if let MountPlan::Directory(tree) = &plan {
+            let again = tree.with_file_name("again");
+            copy(tree, &again)?;
+            fs::rename(tree, tree.with_file_name("before")).at("cannot move", tree)?;
+            fs::rename(&again, tree).at("cannot move", &again)?;
+            toolkit::remove_tree(&tree.with_file_name("before"))?;
+        }
+        Ok(plan)
+    }
+}
+
+impl Fault for NeedsRunDir {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        let (home, run_dir) = (self.driver().home(), self.driver().run_dir());
+        let made = home.join("run-dir-was-made");
+        if made.exists() {
+            fs::read_dir(run_dir).at("cannot read", run_dir)?;
+        }
+        fs::create_dir_all(run_dir).at("cannot create", run_dir)?;
+        fs::write(&made, "").at("cannot write", &made)?;
+        self.driver().mount_plan(id, request)
+    }
+}
+
+impl Fault for ShortPaths {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        if self.driver().directory(id).as_os_str().len() > 512 {
+            let message = "the path of the layer is too long";
+            return Err(DriverError::new(DriverErrorCode::OTHER, message));
+        }
+        self.driver().mount_plan(id, request)
     }
 }
 
