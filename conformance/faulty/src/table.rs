@@ -82,6 +82,9 @@ macro_rules! for_each_fault {
             ShortPaths "faulty-short-paths" Nothing
                 "Cannot mount what has a path of more than 512 bytes."
                 ["GD-INI-010"];
+            VolatileOnce "faulty-volatile-once" Nothing
+                "Cannot mount again what was mounted volatile by a process that died."
+                ["GD-MNT-015"];
             PrivateView "faulty-private-view" Nothing
                 "Shows each process a copy of the layer of its own."
                 ["GD-MNT-017"];

@@ -19,7 +19,7 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use super::{
     CorruptsSecondMount, DetachedView, FailsIdlePut, HalvesQuota, IgnoresBusy, IgnoresMountOptions,
     IgnoresNosuid, IgnoresQuota, IgnoresReadOnly, InventsTrees, MountsElsewhere, NeedsRunDir,
-    PrivateView, RestlessInodes, ShortPaths,
+    PrivateView, RestlessInodes, ShortPaths, VolatileOnce,
 };
 use crate::{
     tree,
@@ -226,6 +226,34 @@ impl Fault for FailsIdlePut {
         fs::create_dir_all(self.driver().run_dir()).at("cannot create", &used)?;
         fs::write(&used, vec![b'x'; calls]).at("cannot write", &used)?;
         Ok(plan)
+    }
+}
+
+impl VolatileOnce {
+    fn mark(&self, id: &LayerId) -> PathBuf {
+        self.driver().home().join(format!("volatile-{id}"))
+    }
+}
+
+impl Fault for VolatileOnce {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        let mark = self.mark(id);
+        let own = std::process::id().to_string();
+        match fs::read_to_string(&mark) {
+            Ok(by) if by != own => {
+                let message = format!("process {by} did not unmount layer `{id}`");
+                return Err(DriverError::new(DriverErrorCode::CORRUPT, message));
+            }
+            _ if request.volatile => fs::write(&mark, own).at("cannot write", &mark)?,
+            _ => {}
+        }
+        self.driver().mount_plan(id, request)
+    }
+
+    fn released(&self, id: &LayerId) -> Result<()> {
+        // It is there only after a volatile mount.
+        drop(fs::remove_file(self.mark(id)));
+        self.driver().released(id)
     }
 }
 
