@@ -66,6 +66,7 @@ impl Driver for Copies {
     fn capabilities(&self) -> Capabilities {
         let mut can = Capabilities::default();
         can.list = true;
+        can.sync = true;
         can.idmapped_mounts = true;
         can.directory_rename = true;
         can.stable_inodes = true;
@@ -143,6 +144,10 @@ impl Driver for Copies {
 
     fn content_roots(&self, id: &LayerId) -> Result<Vec<PathBuf>> {
         Ok(vec![self.tree(id)?])
+    }
+
+    fn sync(&self, id: &LayerId) -> Result<()> {
+        toolkit::sync_filesystem(&self.tree(id)?)
     }
 
     fn recover(&self) -> Result<Vec<String>> {

@@ -79,7 +79,9 @@ impl Reflinks {
             return Err(DriverError::layer_exists(id));
         }
         let place = self.place(id);
-        fs::rename(content, &place).at("cannot publish", &place)
+        fs::rename(content, &place).at("cannot publish", &place)?;
+        // The layer's record must not outlive its name.
+        toolkit::sync_directory(&self.layers())
     }
 
     /// The new layer's tree in a private place, which is removed again when it is dropped.
@@ -108,10 +110,11 @@ impl Driver for Reflinks {
         can.directory_rename = true;
         can.stable_inodes = true;
         can.hard_link_copy_up = true;
-        can.space_sharing = self.shares_blocks;
         can.holes = true;
+        // Not `space_sharing`: `usage` would have to leave out what is shared with the parent.
         can.staging = true;
         can.deferred_removal = true;
+        can.sync = true;
         can
     }
 
@@ -207,6 +210,10 @@ impl Driver for Reflinks {
         Ok(Staged { token, target })
     }
 
+    fn sync_staged(&self, token: &str) -> Result<()> {
+        toolkit::sync_filesystem(&self.held.content(token)?)
+    }
+
     fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
         let content = self.held.content(token)?;
         self.publish(&content, &request.id)?;
@@ -225,6 +232,10 @@ impl Driver for Reflinks {
 
     fn reap(&self, token: &str) -> Result<()> {
         self.held.discard(token)
+    }
+
+    fn sync(&self, id: &LayerId) -> Result<()> {
+        toolkit::sync_filesystem(&self.tree(id)?)
     }
 
     fn recover(&self) -> Result<Vec<String>> {

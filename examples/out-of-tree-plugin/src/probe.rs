@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the file system can do, found out by trying.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, io, path::Path, process::Command};
 
 use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, Result, toolkit::TempDir};
 
@@ -17,14 +17,18 @@ pub(crate) enum Fallback {
 /// Whether files in `directory`, which is made when it is missing, can share blocks.
 ///
 /// # Errors
-/// `INCOMPATIBLE_FILESYSTEM` when they cannot and `fallback` does not allow copies.
+/// `INCOMPATIBLE_FILESYSTEM` when they cannot and `fallback` does not allow copies; `PREREQUISITES`
+/// when there is nothing to try it with.
 pub(crate) fn shares_blocks(directory: &Path, fallback: Fallback) -> Result<bool> {
     let mut place = TempDir::create(directory)?;
     let (one, other) = (place.addition(), place.addition());
     fs::write(&one, [b'x'; 4096]).at("cannot write", &one)?;
     let mut copy = Command::new("cp");
     copy.args(["--reflink=always", "--"]).args([&one, &other]);
-    let tried = copy.output().at("cannot run cp for", &one)?;
+    let tried = match copy.output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_cp()),
+        tried => tried.at("cannot run cp for", &one)?,
+    };
     place.close()?;
     let can = tried.status.success();
     if can || fallback == Fallback::Copy {
@@ -35,4 +39,10 @@ pub(crate) fn shares_blocks(directory: &Path, fallback: Fallback) -> Result<bool
     let error = DriverError::new(DriverErrorCode::INCOMPATIBLE_FILESYSTEM, message);
     let remedy = "put the store on xfs or btrfs, or allow real copies with reflink.fallback=copy";
     Err(error.object(shown.to_string()).remedy(remedy))
+}
+
+fn no_cp() -> DriverError {
+    let message = "the program cp is missing";
+    let error = DriverError::new(DriverErrorCode::PREREQUISITES, message).object("cp");
+    error.remedy("install GNU coreutils, or put its directory into PATH")
 }

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Directories that nobody else looks into.
+//! Directories: private ones, and what survives a power cut.
 
-use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt, path::Path};
+use std::{
+    fs::{DirBuilder, File},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+};
 
 use crate::{IoContext, Result};
 
@@ -16,6 +20,24 @@ pub fn create_private_dirs(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .at("cannot create", path)
+}
+
+/// Makes everything durable that was written so far to the file system of `path`.
+///
+/// # Errors
+/// What the file system reports, also about earlier writes.
+pub fn sync_filesystem(path: &Path) -> Result<()> {
+    let open = File::open(path).at("cannot open", path)?;
+    rustix::fs::syncfs(&open).at("cannot sync the file system of", path)
+}
+
+/// Makes the names in `directory` durable: what was made, renamed or removed there.
+///
+/// # Errors
+/// What the file system reports.
+pub fn sync_directory(directory: &Path) -> Result<()> {
+    let synced = File::open(directory).and_then(|open| open.sync_all());
+    synced.at("cannot sync", directory)
 }
 
 #[cfg(test)]
@@ -35,5 +57,9 @@ mod tests {
         assert_eq!(mode(&path), 0o700);
         assert_eq!(mode(&root.path().join("a")), 0o700);
         assert_eq!(mode(root.path()), 0o755);
+        sync_directory(&path).unwrap();
+        sync_filesystem(&path).unwrap();
+        let missing = sync_directory(&path.join("missing")).unwrap_err();
+        assert!(missing.message.contains("missing"), "{missing}");
     }
 }
