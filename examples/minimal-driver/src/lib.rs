@@ -30,7 +30,7 @@ impl Plugin for Minimal {
         request.refuse_options(Self::NAME)?;
         let log = request.log(Self::NAME);
         let home = request.home;
-        toolkit::create_private_dirs(&home.join("layers"))?;
+        toolkit::make_directories(&home.join("layers"), 0o700)?;
         Ok(Box::new(Copies { home, log }))
     }
 }
@@ -109,12 +109,7 @@ impl Driver for Copies {
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
-        let layers = self.home.join("layers");
-        let names = fs::read_dir(&layers).at("cannot read", &layers)?;
-        let names = names.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
-        let names: Vec<_> = names.collect::<Result<_, _>>().at("cannot read", &layers)?;
-        let ids = names.into_iter().flatten().map(LayerId::new);
-        Ok(ids.filter_map(Result::ok).collect())
+        toolkit::list_layers(&self.home.join("layers"))
     }
 
     fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
@@ -147,7 +142,7 @@ impl Driver for Copies {
     }
 
     fn sync(&self, id: &LayerId) -> Result<()> {
-        toolkit::sync_filesystem(&self.tree(id)?)
+        toolkit::sync_file_system(&self.tree(id)?)
     }
 
     fn recover(&self) -> Result<Vec<String>> {

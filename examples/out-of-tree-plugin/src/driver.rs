@@ -3,14 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
 use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, IoContext, LayerId, MountPlan,
-    MountRequest, MountStep, MountSteps, OpenRequest, Plugin, Removed, Result, Staged,
-    UnpackTarget, Usage,
+    MountRequest, OpenRequest, Plugin, Removed, Result, Staged, UnpackTarget, Usage,
     toolkit::{self, CopyOptions, Held, Places, TempDir, temp_dir},
 };
 
@@ -34,7 +33,7 @@ impl Reflinks {
     pub(crate) fn open(request: OpenRequest, fallback: Fallback) -> Result<Self> {
         let log = request.log(Reflink::NAME);
         let (home, run_dir) = (request.home, request.run_dir);
-        toolkit::create_private_dirs(&home.join(LAYERS))?;
+        toolkit::make_directories(&home.join(LAYERS), 0o700)?;
         let shares_blocks = probe::shares_blocks(&home.join(PLACES), fallback)?;
         if !shares_blocks {
             log.warn("this file system cannot share blocks: layers are real copies");
@@ -58,6 +57,11 @@ impl Reflinks {
 
     fn place(&self, id: &LayerId) -> PathBuf {
         self.layers().join(id.as_str())
+    }
+
+    /// Where a read-only mount of the layer appears.
+    fn mount_point(&self, id: &LayerId) -> PathBuf {
+        self.run_dir.join(id.as_str())
     }
 
     fn is_there(&self, id: &LayerId) -> Result<bool> {
@@ -144,14 +148,7 @@ impl Driver for Reflinks {
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
-        let layers = self.layers();
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&layers).at("cannot read", &layers)? {
-            let name = entry.at("cannot read", &layers)?.file_name();
-            // What has no layer's name was put there by somebody else.
-            ids.extend(name.to_str().and_then(|name| LayerId::new(name).ok()));
-        }
-        Ok(ids)
+        toolkit::list_layers(&self.layers())
     }
 
     fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
@@ -165,27 +162,12 @@ impl Driver for Reflinks {
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
         request.refuse_undeclared(&self.capabilities())?;
-        let tree = self.tree(id)?;
-        if !request.read_only {
-            return Ok(MountPlan::Directory(tree));
-        }
-        let target = self.run_dir.join(id.as_str());
-        toolkit::create_private_dirs(&target)?;
-        let bind = MountStep::Bind {
-            source: tree,
-            target: target.clone(),
-            read_only: true,
-        };
-        let steps = vec![bind];
-        Ok(MountPlan::Mounts(MountSteps { target, steps }))
+        let (tree, target) = (self.tree(id)?, self.mount_point(id));
+        toolkit::tree_plan(Reflink::NAME, tree, target, request, true)
     }
 
     fn released(&self, id: &LayerId) -> Result<()> {
-        let target = self.run_dir.join(id.as_str());
-        match fs::remove_dir(&target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.at("cannot remove", &target),
-        }
+        toolkit::remove_mount_point(&self.mount_point(id))
     }
 
     fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
@@ -211,7 +193,7 @@ impl Driver for Reflinks {
     }
 
     fn sync_staged(&self, token: &str) -> Result<()> {
-        toolkit::sync_filesystem(&self.held.content(token)?)
+        toolkit::sync_file_system(&self.held.content(token)?)
     }
 
     fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
@@ -235,7 +217,7 @@ impl Driver for Reflinks {
     }
 
     fn sync(&self, id: &LayerId) -> Result<()> {
-        toolkit::sync_filesystem(&self.tree(id)?)
+        toolkit::sync_file_system(&self.tree(id)?)
     }
 
     fn recover(&self) -> Result<Vec<String>> {

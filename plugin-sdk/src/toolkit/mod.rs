@@ -2,7 +2,6 @@
 //! What several drivers need.
 
 mod copy;
-mod dirs;
 pub mod mountinfo;
 pub mod options;
 mod places;
@@ -14,7 +13,6 @@ mod trees;
 mod usage;
 
 pub use copy::{CopiedXattrs, CopyOptions, copy_attributes, copy_tree};
-pub use dirs::{create_private_dirs, sync_directory, sync_filesystem};
 pub use places::{Held, Places};
 pub use private_mount::{is_mount_point, make_private, undo_private};
 pub use remove::{remove_tree, remove_tree_at};
