@@ -158,7 +158,7 @@ mod tests {
             );
             assert!(!entry.asserts.is_empty(), "{}", entry.id);
         }
-        assert_eq!(seen.len(), 449);
+        assert_eq!(seen.len(), 451);
     }
 
     #[test]

@@ -118,6 +118,17 @@ impl Manifest {
         self
     }
 
+    /// A name whose others are elsewhere, or deleted in a layer, is like a file's only one.
+    fn forget_lone_links(&mut self) {
+        let mut names: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for first in self.0.values().filter_map(|facts| facts.link_of.clone()) {
+            *names.entry(first).or_default() += 1;
+        }
+        for facts in self.0.values_mut() {
+            facts.link_of = facts.link_of.take().filter(|first| names[first] > 1);
+        }
+    }
+
     /// Whether the path is there.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.0.contains_key(Path::new(path))
@@ -138,6 +149,7 @@ pub(crate) fn of(root: &Path) -> io::Result<Manifest> {
     let mut manifest = Manifest::default();
     let mut first = BTreeMap::new();
     visit(root, Path::new(""), &mut manifest, &mut first)?;
+    manifest.forget_lone_links();
     Ok(manifest)
 }
 

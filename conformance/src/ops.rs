@@ -14,10 +14,12 @@ use std::{
 use nix::{
     fcntl::{AT_FDCWD, FallocateFlags, fallocate},
     sys::{
-        stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat},
+        stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat},
         time::TimeSpec,
     },
+    unistd::{Gid, Uid, setfsgid, setfsuid},
 };
+use rustix::fs::{OFlags, openat};
 
 use crate::{
     Target,
@@ -45,6 +47,11 @@ pub(crate) enum Op {
     Fifo(PathBuf),
     /// A character device with these numbers.
     Device(PathBuf, u32, u32),
+    Socket(PathBuf),
+    /// Makes a file as this user and group.
+    CreateAs(PathBuf, u32, u32),
+    /// Appends as this user, who has no right to keep set-id bits.
+    AppendAs(PathBuf, u32, Vec<u8>),
     /// A block device with these numbers.
     BlockDevice(PathBuf, u32, u32),
     Chmod(PathBuf, u32),
@@ -68,6 +75,8 @@ impl Op {
             | Self::Mkdir(path)
             | Self::Symlink(path, _)
             | Self::Fifo(path)
+            | Self::Socket(path)
+            | Self::CreateAs(path, ..)
             | Self::Device(path, ..)
             | Self::BlockDevice(path, ..) => vec![path, up(path)],
             Self::Link(path, _)
@@ -78,6 +87,7 @@ impl Op {
             }
             Self::WriteAt(path, ..)
             | Self::Append(path, _)
+            | Self::AppendAs(path, ..)
             | Self::Truncate(path, _)
             | Self::PunchHole(path, ..) => vec![path],
             Self::Rename(from, to) => vec![up(from), up(to)],
@@ -109,12 +119,15 @@ pub(crate) struct OpError {
 /// # Errors
 /// The first change that the kernel refuses.
 pub(crate) fn apply(root: &Path, ops: &[Op]) -> Result<(), OpError> {
-    let mut touched = BTreeSet::new();
+    let mut touched: BTreeSet<PathBuf> = BTreeSet::new();
     for op in ops {
         perform(root, op).map_err(|source| OpError {
             op: op.clone(),
             source,
         })?;
+        if let Op::Rename(from, to) = op {
+            touched = touched.iter().map(|path| moved(path, from, to)).collect();
+        }
         touched.extend(op.touches().into_iter().map(Path::to_owned));
         if let Op::Mtime(path, ..) = op {
             touched.remove(path);
@@ -124,6 +137,15 @@ pub(crate) fn apply(root: &Path, ops: &[Op]) -> Result<(), OpError> {
         op: ops.last().cloned().unwrap_or(Op::Mkdir(PathBuf::new())),
         source,
     })
+}
+
+/// Where a path is after `from` was renamed to `to`.
+fn moved(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    match path.strip_prefix(from) {
+        Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+        Ok(rest) => to.join(rest),
+        Err(_) => path.to_owned(),
+    }
 }
 
 /// Gives every touched path a time that depends on its name alone, so that two runs agree.
@@ -171,15 +193,14 @@ fn perform(root: &Path, op: &Op) -> io::Result<()> {
         Op::Mkdir(path) => fs::create_dir(at(path)),
         Op::Symlink(path, to) => symlink(to, at(path)),
         Op::Link(new, existing) => fs::hard_link(at(existing), at(new)),
-        Op::Fifo(path) => Ok(mknod(
-            &at(path),
-            SFlag::S_IFIFO,
-            Mode::from_bits_retain(0o644),
-            0,
-        )?),
-        Op::Device(path, major, minor) => make_device(&at(path), SFlag::S_IFCHR, *major, *minor),
-        Op::BlockDevice(path, major, minor) => {
-            make_device(&at(path), SFlag::S_IFBLK, *major, *minor)
+        Op::Fifo(path) => node(&at(path), SFlag::S_IFIFO, 0, 0),
+        Op::Socket(path) => node(&at(path), SFlag::S_IFSOCK, 0, 0),
+        Op::Device(path, major, minor) => node(&at(path), SFlag::S_IFCHR, *major, *minor),
+        Op::BlockDevice(path, major, minor) => node(&at(path), SFlag::S_IFBLK, *major, *minor),
+        Op::CreateAs(path, uid, gid) => create_as(&at(path), *uid, *gid),
+        Op::AppendAs(path, uid, data) => {
+            let file = fs::OpenOptions::new().append(true).open(at(path))?;
+            as_user(*uid, *uid, || io::Write::write_all(&mut &file, data))
         }
         Op::Chmod(path, mode) => fs::set_permissions(at(path), fs::Permissions::from_mode(*mode)),
         Op::Chown(path, uid, gid) => lchown(at(path), Some(*uid), Some(*gid)),
@@ -200,9 +221,33 @@ fn perform(root: &Path, op: &Op) -> io::Result<()> {
     }
 }
 
-fn make_device(at: &Path, kind: SFlag, major: u32, minor: u32) -> io::Result<()> {
-    let device = nix::sys::stat::makedev(u64::from(major), u64::from(minor));
-    Ok(mknod(at, kind, Mode::from_bits_retain(0o640), device)?)
+fn node(path: &Path, kind: SFlag, major: u32, minor: u32) -> io::Result<()> {
+    let device = makedev(u64::from(major), u64::from(minor));
+    Ok(mknod(path, kind, Mode::from_bits_retain(0o640), device)?)
+}
+
+fn create_as(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    // By a handle of the directory: the user may not pass through those above the store.
+    let parent = fs::File::open(path.parent().unwrap_or(path))?;
+    let name = path.file_name().unwrap_or_default();
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    as_user(uid, gid, || {
+        let made = openat(&parent, name, flags, rustix::fs::Mode::from_raw_mode(0o640));
+        Ok(drop(made?))
+    })
+}
+
+/// Does something with the rights of another user, in a thread that ends with it.
+fn as_user<T: Send>(uid: u32, gid: u32, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            setfsgid(Gid::from_raw(gid));
+            setfsuid(Uid::from_raw(uid));
+            work()
+        });
+        let done = worker.join();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// A chain of layers and, beside each, the flat directory that it must equal.
@@ -234,6 +279,14 @@ impl Chain {
         target.create_writable(id, self.top())?;
         target.within(id, |path| -> Outcome { Ok(apply(path, ops)?) })?;
         self.history.push((id.to_owned(), vec![ops.to_vec()]));
+        self.check(target, id)
+    }
+
+    /// Adds a layer on top from a tar stream, makes `ops`, to which it comes down, in the flat tree,
+    /// and compares.
+    pub(crate) fn put(&mut self, target: &Target, id: &str, tar: &[u8], ops: &[Op]) -> Outcome {
+        target.put(id, self.top(), tar)?;
+        self.history.push((id.to_owned(), ops.to_vec()));
         self.check(target, id)
     }
 

@@ -3,14 +3,14 @@
 
 mod asks;
 mod content;
+mod cow;
 mod errors;
 mod fid;
 mod ids;
 mod lif;
 mod lifecycle;
 mod mnt;
-mod mounts;
-mod options;
+mod who;
 
 use crate::Case;
 
@@ -24,7 +24,9 @@ pub fn all() -> Vec<Case> {
         init::CASES,
         options::CASES,
         lifecycle::CASES,
-        mounts::CASES,
+        cow::CASES,
+        mnt::CASES,
+        who::CASES,
         content::CASES,
         errors::CASES,
         fid::CASES,
