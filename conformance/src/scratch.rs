@@ -445,6 +445,66 @@ impl SmallFilesystem {
         image.ok_or_else(|| io::Error::other("a file system in memory has no disk"))
     }
 
+    /// Makes it answer everything with an error from now on, as a disk that is pulled out.
+    ///
+    /// What was written before is on the disk; ext4 and xfs can do this.
+    pub(crate) fn cut_off(&self) -> io::Result<()> {
+        const SHUTDOWN: u32 = rustix::ioctl::opcode::read::<u32>(b'X', 125);
+        const WITHOUT_FLUSH: u32 = 2;
+        let root = fs::File::open(self.mount_point())?;
+        nix::unistd::syncfs(&root)?;
+        #[expect(unsafe_code, reason = "no library wraps this call")]
+        // SAFETY: the call of that number reads one 32-bit number.
+        unsafe {
+            let call = rustix::ioctl::Setter::<SHUTDOWN, u32>::new(WITHOUT_FLUSH);
+            rustix::ioctl::ioctl(&root, call)?;
+        }
+        Ok(())
+    }
+
+    /// Unmounts it, with what a driver left mounted in it; the image stays.
+    pub(crate) fn unmount(&self) -> io::Result<()> {
+        let table = fs::read_to_string("/proc/self/mountinfo")?;
+        let point = fs::canonicalize(self.mount_point())
+            .or_else(|_| std::path::absolute(self.mount_point()))?;
+        let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let below = places.filter(|place| Path::new(place).starts_with(&point));
+        for place in below.collect::<Vec<_>>().into_iter().rev() {
+            if Path::new(place) != point {
+                umount2(place, MntFlags::MNT_DETACH)?;
+            }
+        }
+        // The kernel may still be closing what was open.
+        let mut patience = 100;
+        loop {
+            match umount2(&point, MntFlags::empty()) {
+                Err(nix::Error::EBUSY) if patience > 0 => patience -= 1,
+                done => return Ok(done?),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// Mounts it (again) from its image.
+    pub(crate) fn mount_again(&self) -> Result<(), Failure> {
+        let image = self
+            .image()
+            .ok_or_else(|| Failure::harness("it has no image"))?;
+        let output = Command::new("mount")
+            .args(["-t", &self.fstype, "-o", "loop"])
+            .args([image, self.mount_point()])
+            .output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr);
+        Err(Failure::harness(format!(
+            "mounting {} again: {}",
+            self.fstype,
+            text.trim()
+        )))
+    }
+
     /// Mounts it read-only, or writable again.
     pub(crate) fn remount(&self, read_only: bool) -> io::Result<()> {
         let mut flags = MsFlags::MS_REMOUNT;

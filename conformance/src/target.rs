@@ -95,10 +95,29 @@ impl Target {
     pub(crate) fn small_of(&self, fstype: &str, size: Size) -> Result<Self, Failure> {
         let mut site = self.site.clone();
         fstype.clone_into(&mut site.backing.fstype);
-        let small = SmallFilesystem::make(&site, size)?;
-        let mut target = Self::open(site.at(small.mount_point()))?;
+        Ok(self.on(SmallFilesystem::make(&site, size)?)?)
+    }
+
+    /// The store on a small file system, new or with what was there before.
+    pub(crate) fn on(&self, small: SmallFilesystem) -> Result<Self> {
+        let mut site = self.site.at(small.mount_point());
+        small.fstype().clone_into(&mut site.backing.fstype);
+        let mut target = Self::open(site)?;
         target.small = Some(small);
         Ok(target)
+    }
+
+    /// Gives the store on a small file system up, also when closing it fails, and unmounts that.
+    pub(crate) fn abandon(mut self) -> Result<SmallFilesystem, Failure> {
+        let small = self.small.take();
+        if let Err(error) = self.driver.close() {
+            wire::step(&format!("closing failed: {error}"))?;
+        }
+        drop(self);
+        let small =
+            small.ok_or_else(|| Failure::harness("this store has no file system of its own"))?;
+        small.unmount()?;
+        Ok(small)
     }
 
     /// The small file system that [`Target::small`] made.
@@ -269,6 +288,13 @@ impl Target {
     /// Everything there is to see in a mounted layer.
     pub(crate) fn manifest(&self, id: &str) -> Result<Manifest, Failure> {
         self.within(id, |path| Ok(manifest::of(path)?))
+    }
+
+    /// How often the layer is mounted, as is recorded.
+    pub(crate) fn mount_count(&self, id: &str) -> Result<u32> {
+        let mut held = Held::nothing();
+        let (read, _) = self.store.read(&mut held)?;
+        read.mounted(id)
     }
 
     /// What the driver says about a layer.

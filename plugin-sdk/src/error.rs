@@ -90,12 +90,28 @@ pub struct DriverError {
     pub errno: Option<i32>,
 }
 
+/// The longest text in an error, in bytes.
+const LONGEST_TEXT: usize = 4096;
+
+/// What fits of a text; texts repeat what a caller gave, which may be anything.
+fn clipped(mut text: String) -> String {
+    const DOTS: &str = "...";
+    if text.len() > LONGEST_TEXT {
+        text.truncate(text.floor_char_boundary(LONGEST_TEXT - DOTS.len()));
+        text.push_str(DOTS);
+    }
+    text
+}
+
 impl DriverError {
     /// A failure of kind `code`.
+    ///
+    /// # Behavior
+    /// - Message, object and remedy are cut off at 4096 bytes.
     pub fn new(code: DriverErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: clipped(message.into()),
             object: None,
             remedy: None,
             errno: None,
@@ -139,14 +155,14 @@ impl DriverError {
     /// Names what the failure is about.
     #[must_use]
     pub fn object(mut self, object: impl Into<String>) -> Self {
-        self.object = Some(object.into());
+        self.object = Some(clipped(object.into()));
         self
     }
 
     /// Says what the operator can do.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
+        self.remedy = Some(clipped(remedy.into()));
         self
     }
 

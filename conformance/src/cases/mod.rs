@@ -3,8 +3,8 @@
 
 mod asks;
 mod content;
-mod cow;
-mod errors;
+mod crash;
+mod err;
 mod fid;
 mod ids;
 mod lif;
@@ -28,7 +28,7 @@ pub fn all() -> Vec<Case> {
         mnt::CASES,
         who::CASES,
         content::CASES,
-        errors::CASES,
+        err::CASES,
         fid::CASES,
         ids::CASES,
         lif::CASES,

@@ -368,6 +368,14 @@ impl DriverHandle {
         if request.template.is_some() {
             self.need(self.0.capabilities.template, "templates")?;
         }
+        let itself = Some(&request.id);
+        if request.parent.as_ref() == itself || request.template.as_ref() == itself {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("layer `{}` cannot stand on itself", request.id),
+            )
+            .subject(request.id.as_str()));
+        }
         Ok(())
     }
 

@@ -35,24 +35,63 @@ fn failures(driver: &dyn Driver) -> Result<BTreeMap<&'static str, DriverError>, 
     let plan = MountRequest::default();
     let answers: Vec<(&str, Option<DriverError>)> = vec![
         ("create on an unknown parent", driver.create(&orphan).err()),
-        ("create what exists", driver.create(&CreateRequest::new(one.clone(), None)).err()),
-        ("create with an unknown option", driver.create(&optional).err()),
-        ("create with an endless option", driver.create(&endless).err()),
-        ("mount_plan of an unknown layer", driver.mount_plan(&unknown, &plan).err()),
-        ("mount_plan with an endless option", driver.mount_plan(&one, &mount).err()),
-        ("unpack_target of an unknown layer", driver.unpack_target(&unknown).err()),
-        ("diff_view of an unknown layer", driver.diff_view(&unknown, None).err()),
-        ("content_roots of an unknown layer", driver.content_roots(&unknown).err()),
-        ("metadata of an unknown layer", driver.metadata(&unknown).err()),
+        (
+            "create what exists",
+            driver.create(&CreateRequest::new(one.clone(), None)).err(),
+        ),
+        (
+            "create with an unknown option",
+            driver.create(&optional).err(),
+        ),
+        (
+            "create with an endless option",
+            driver.create(&endless).err(),
+        ),
+        (
+            "mount_plan of an unknown layer",
+            driver.mount_plan(&unknown, &plan).err(),
+        ),
+        (
+            "mount_plan with an endless option",
+            driver.mount_plan(&one, &mount).err(),
+        ),
+        (
+            "unpack_target of an unknown layer",
+            driver.unpack_target(&unknown).err(),
+        ),
+        (
+            "diff_view of an unknown layer",
+            driver.diff_view(&unknown, None).err(),
+        ),
+        (
+            "content_roots of an unknown layer",
+            driver.content_roots(&unknown).err(),
+        ),
+        (
+            "metadata of an unknown layer",
+            driver.metadata(&unknown).err(),
+        ),
         ("usage of an unknown layer", driver.usage(&unknown).err()),
         ("sync of an unknown layer", driver.sync(&unknown).err()),
-        ("sync_staged of an unknown token", driver.sync_staged("no-such-token").err()),
-        ("adopt of an unknown token", driver.adopt("no-such-token", &CreateRequest::new(layer_id("new"), None)).err()),
-        ("native_changes of an unknown layer", driver.native_changes(&unknown, None).err()),
+        (
+            "sync_staged of an unknown token",
+            driver.sync_staged("no-such-token").err(),
+        ),
+        (
+            "adopt of an unknown token",
+            driver
+                .adopt("no-such-token", &CreateRequest::new(layer_id("new"), None))
+                .err(),
+        ),
+        (
+            "native_changes of an unknown layer",
+            driver.native_changes(&unknown, None).err(),
+        ),
     ];
     let mut found = BTreeMap::new();
     for (what, error) in answers {
-        let error = error.ok_or_else(|| Failure::new(format!("{what} must fail, and succeeded")))?;
+        let error =
+            error.ok_or_else(|| Failure::new(format!("{what} must fail, and succeeded")))?;
         found.insert(what, error);
     }
     Ok(found)
@@ -68,7 +107,10 @@ pub(super) fn stable(target: &mut Target) -> Outcome {
             error.code
         );
         let length = error.message.len();
-        demand!((1..=4096).contains(&length), "{what}: the message has {length} bytes");
+        demand!(
+            (1..=4096).contains(&length),
+            "{what}: the message has {length} bytes"
+        );
         demand!(
             !error.message.chars().any(char::is_control),
             "{what}: the message has control characters: {:?}",
@@ -78,28 +120,55 @@ pub(super) fn stable(target: &mut Target) -> Outcome {
             let length = text.as_ref().map_or(0, String::len);
             demand!(length <= 4096, "{what}: the {name} has {length} bytes");
         }
-        let named = |text: &str| error.message.contains(text) || error.object.as_deref().is_some_and(|object| object.contains(text));
+        let named = |text: &str| {
+            error.message.contains(text)
+                || error
+                    .object
+                    .as_deref()
+                    .is_some_and(|object| object.contains(text))
+        };
         if what.ends_with("unknown layer") && error.code == DriverErrorCode::NOT_FOUND {
-            demand!(named("unknown"), "{what}: neither message nor object names the layer: {error:?}");
+            demand!(
+                named("unknown"),
+                "{what}: neither message nor object names the layer: {error:?}"
+            );
         }
         demand!(
-            error.errno.is_none_or(|number| (1..=4095).contains(&number)),
+            error
+                .errno
+                .is_none_or(|number| (1..=4095).contains(&number)),
             "{what}: {:?} is no system error number",
             error.errno
         );
     }
     target.step("the same codes when asked again, and from another instance")?;
-    let codes = |found: &BTreeMap<&'static str, DriverError>| -> BTreeMap<&'static str, DriverErrorCode> {
-        found.iter().map(|(what, error)| (*what, error.code)).collect()
-    };
+    let codes =
+        |found: &BTreeMap<&'static str, DriverError>| -> BTreeMap<&'static str, DriverErrorCode> {
+            found
+                .iter()
+                .map(|(what, error)| (*what, error.code))
+                .collect()
+        };
     let expected = codes(&found);
-    same!(expected, codes(&failures(target.driver.unguarded())?), "codes, asked again");
+    same!(
+        expected,
+        codes(&failures(target.driver.unguarded())?),
+        "codes, asked again"
+    );
     let again = target.reopened()?;
-    same!(expected, codes(&failures(again.driver.unguarded())?), "codes from another instance");
+    same!(
+        expected,
+        codes(&failures(again.driver.unguarded())?),
+        "codes from another instance"
+    );
     target.step("as core hands them on")?;
     let error = target.driver.metadata(&layer_id("unknown")).err();
     let error = error.ok_or_else(|| Failure::new("an unknown layer has facts"))?;
-    same!(ErrorKind::LayerUnknown, error.kind(), "the kind of an unknown layer's error");
+    same!(
+        ErrorKind::LayerUnknown,
+        error.kind(),
+        "the kind of an unknown layer's error"
+    );
     demand!(
         error.to_string().contains(target.driver.name()),
         "core's error does not name the driver: {error}"
@@ -111,7 +180,9 @@ pub(super) fn undeclared(target: &mut Target) -> Outcome {
     target.put("one", None, &sample())?;
     let (id, request) = (layer_id("one"), CreateRequest::new(layer_id("two"), None));
     // The layer that the questions about capabilities are asked of.
-    target.driver.create(&CreateRequest::new(layer_id("gate"), None))?;
+    target
+        .driver
+        .create(&CreateRequest::new(layer_id("gate"), None))?;
     let before = target.manifest("one")?;
     let traces = Traces::of(target)?;
     let can = target.driver.capabilities().clone();
@@ -134,32 +205,58 @@ pub(super) fn undeclared(target: &mut Target) -> Outcome {
     let operations: [(&str, bool, &dyn Fn() -> plywood::Result<()>); 13] = [
         ("list", can.list, &|| driver.list().map(drop)),
         ("sync", can.sync, &|| driver.sync(&id)),
-        ("native_changes", can.native_changes, &|| driver.native_changes(&id, None).map(drop)),
+        ("native_changes", can.native_changes, &|| {
+            driver.native_changes(&id, None).map(drop)
+        }),
         ("stage", can.staging, &|| driver.stage(&request).map(drop)),
-        ("sync_staged", can.staging && can.sync, &|| driver.sync_staged(token)),
+        ("sync_staged", can.staging && can.sync, &|| {
+            driver.sync_staged(token)
+        }),
         ("adopt", can.staging, &|| driver.adopt(token, &request)),
         ("discard", can.staging, &|| driver.discard(token)),
-        ("trash", can.deferred_removal, &|| driver.trash(&id).map(drop)),
+        ("trash", can.deferred_removal, &|| {
+            driver.trash(&id).map(drop)
+        }),
         ("reap", can.deferred_removal, &|| driver.reap(token)),
         ("a template", can.template, &|| driver.create(&copy)),
-        ("a read-only mount", can.read_only_mounts, &|| mount(|request| request.read_only = true)),
-        ("mount options", can.mount_options, &|| mount(|request| request.options = vec!["nodev".to_owned()])),
-        ("a label", can.mount_labels, &|| mount(|request| request.label = Some("system_u:object_r:x_t:s0".to_owned()))),
+        ("a read-only mount", can.read_only_mounts, &|| {
+            mount(|request| request.read_only = true)
+        }),
+        ("mount options", can.mount_options, &|| {
+            mount(|request| request.options = vec!["nodev".to_owned()])
+        }),
+        ("a label", can.mount_labels, &|| {
+            mount(|request| request.label = Some("system_u:object_r:x_t:s0".to_owned()))
+        }),
     ];
     for (name, declared, call) in operations {
         if !declared {
-            asks::refused(&format!("{name}, which is not declared,"), call(), &[ErrorKind::NotSupported])?;
+            asks::refused(
+                &format!("{name}, which is not declared,"),
+                call(),
+                &[ErrorKind::NotSupported],
+            )?;
         }
     }
     traces.unchanged(target, "what core refused")?;
-    demand!(target.driver.exists(&id)?, "a refused operation removed the layer");
-    asks::equal("a refused operation changed the layer", &before, &target.manifest("one")?)
+    demand!(
+        target.driver.exists(&id)?,
+        "a refused operation removed the layer"
+    );
+    asks::equal(
+        "a refused operation changed the layer",
+        &before,
+        &target.manifest("one")?,
+    )
 }
 
 pub(super) fn declared(target: &mut Target) -> Outcome {
     target.put("base", None, &sample())?;
     target.create_writable("one", Some("base"))?;
-    let (can, driver) = (target.driver.capabilities().clone(), target.driver.unguarded());
+    let (can, driver) = (
+        target.driver.capabilities().clone(),
+        target.driver.unguarded(),
+    );
     let (id, base) = (layer_id("one"), layer_id("base"));
     let supported = |what: &str, answer: sdk::Result<()>| -> Outcome {
         demand!(
@@ -185,7 +282,9 @@ pub(super) fn declared(target: &mut Target) -> Outcome {
     let make = |key: &str, value: &str| -> sdk::Result<()> {
         let mut request = CreateRequest::new(layer_id("limited"), Some(base.clone()));
         request.kind = LayerKind::ReadWrite;
-        request.storage_options.insert(key.to_owned(), value.to_owned());
+        request
+            .storage_options
+            .insert(key.to_owned(), value.to_owned());
         driver.create(&request)?;
         driver.remove(&request.id).map(drop)
     };
@@ -214,20 +313,32 @@ pub(super) fn declared(target: &mut Target) -> Outcome {
     };
     let operations: [(&str, bool, &dyn Fn() -> sdk::Result<()>); 13] = [
         ("list", can.list, &|| driver.list().map(drop)),
-        ("read_only_mounts", can.read_only_mounts, &|| plan(&|request| request.read_only = true)),
-        ("mount_options", can.mount_options, &|| plan(&|request| request.options = vec!["nodev".to_owned()])),
-        ("mount_labels", can.mount_labels, &|| {
-            plan(&|request| request.label = Some("system_u:object_r:container_file_t:s0".to_owned()))
+        ("read_only_mounts", can.read_only_mounts, &|| {
+            plan(&|request| request.read_only = true)
         }),
-        ("volatile_mounts", can.volatile_mounts, &|| plan(&|request| request.volatile = true)),
-        ("native_changes", can.native_changes, &|| driver.native_changes(&id, Some(&base)).map(drop)),
+        ("mount_options", can.mount_options, &|| {
+            plan(&|request| request.options = vec!["nodev".to_owned()])
+        }),
+        ("mount_labels", can.mount_labels, &|| {
+            plan(&|request| {
+                request.label = Some("system_u:object_r:container_file_t:s0".to_owned())
+            })
+        }),
+        ("volatile_mounts", can.volatile_mounts, &|| {
+            plan(&|request| request.volatile = true)
+        }),
+        ("native_changes", can.native_changes, &|| {
+            driver.native_changes(&id, Some(&base)).map(drop)
+        }),
         ("staging", can.staging, &stage),
         ("deferred_removal", can.deferred_removal, &throw),
         ("sync", can.sync, &|| driver.sync(&id)),
         ("size_quota", can.size_quota, &|| make("size", "64m")),
         ("inode_quota", can.inode_quota, &|| make("inodes", "1000")),
         ("template", can.template, &copy),
-        ("cheap_usage", can.cheap_usage, &|| driver.usage(&id).map(drop)),
+        ("cheap_usage", can.cheap_usage, &|| {
+            driver.usage(&id).map(drop)
+        }),
     ];
     for (name, declared, call) in operations {
         if declared {
@@ -235,6 +346,9 @@ pub(super) fn declared(target: &mut Target) -> Outcome {
             supported(name, call())?;
         }
     }
-    demand!(target.manifest("one")?.has("plain"), "the layer lost content");
+    demand!(
+        target.manifest("one")?.has("plain"),
+        "the layer lost content"
+    );
     Ok(())
 }

@@ -15,11 +15,7 @@ use plywood::{
 use crate::{
     Target,
     case::{Failure, Outcome, demand, same},
-    cases::{
-        asks,
-        lifecycle::sample,
-        lif::random,
-    },
+    cases::{asks, lif::random, lifecycle::sample},
     manifest::Manifest,
     scratch::Size,
     target::layer_id,
@@ -40,7 +36,11 @@ pub(super) fn eio(target: &mut Target) -> Outcome {
 
 /// A file system that answers everything with an error from some moment on.
 fn disk_that_is_gone(target: &Target) -> Outcome {
-    let fstype = if target.backing.fstype == "xfs" { "xfs" } else { "ext4" };
+    let fstype = if target.backing.fstype == "xfs" {
+        "xfs"
+    } else {
+        "ext4"
+    };
     let small = target.small_of(fstype, Size::mib(64))?;
     small.put("base", None, &sample())?;
     small.create_writable("child", Some("base"))?;
@@ -51,6 +51,7 @@ fn disk_that_is_gone(target: &Target) -> Outcome {
     // Whatever closing says, the process goes on.
     let small = small.abandon();
     failed?;
+    let small = small?;
     target.step("the disk is back")?;
     small.mount_again()?;
     let again = target.on(small)?;
@@ -66,9 +67,21 @@ fn disk_that_is_gone(target: &Target) -> Outcome {
 
 fn everything_fails(small: &Target) -> Outcome {
     let (base, child) = (layer_id("base"), layer_id("child"));
-    asks::refused("creating a layer", small.create("new", Some("base")), &BROKEN)?;
-    asks::refused("putting a layer", small.put("new", Some("base"), &sample()), &BROKEN)?;
-    asks::refused("applying to a layer", small.apply("child", &sample()[..]), &BROKEN)?;
+    asks::refused(
+        "creating a layer",
+        small.create("new", Some("base")),
+        &BROKEN,
+    )?;
+    asks::refused(
+        "putting a layer",
+        small.put("new", Some("base"), &sample()),
+        &BROKEN,
+    )?;
+    asks::refused(
+        "applying to a layer",
+        small.apply("child", &sample()[..]),
+        &BROKEN,
+    )?;
     asks::refused("deleting a layer", small.delete("child"), &BROKEN)?;
     let driver = &small.driver;
     asks::refused("removing a layer", driver.remove(&child), &BROKEN)?;
@@ -76,7 +89,10 @@ fn everything_fails(small: &Target) -> Outcome {
     asks::refused("the driver's new layer", driver.create(&request), &BROKEN)?;
     for id in [&base, &child] {
         match driver.exists(id) {
-            Ok(there) => demand!(there, "the disk is gone, and the driver says that there is no layer `{id}`"),
+            Ok(there) => demand!(
+                there,
+                "the disk is gone, and the driver says that there is no layer `{id}`"
+            ),
             Err(error) => asks::refused::<()>("asking for a layer", Err(error), &BROKEN)?,
         }
         asks::allowed("facts about a layer", driver.metadata(id), &BROKEN)?;
@@ -96,10 +112,17 @@ fn everything_fails(small: &Target) -> Outcome {
         );
     }
     match small.diff("base") {
-        Ok(tar) => demand!(tar == sample(), "the disk is gone, and a diff is wrong without an error"),
+        Ok(tar) => demand!(
+            tar == sample(),
+            "the disk is gone, and a diff is wrong without an error"
+        ),
         Err(error) => asks::refused::<()>("a diff", Err(error), &BROKEN)?,
     }
-    demand!(driver.poisoned().is_none(), "the driver panicked: {:?}", driver.poisoned());
+    demand!(
+        driver.poisoned().is_none(),
+        "the driver panicked: {:?}",
+        driver.poisoned()
+    );
     Ok(())
 }
 
@@ -112,32 +135,50 @@ fn unreadable_file(target: &Target) -> Outcome {
         fs::write(path.join("data"), &data)?;
         Ok(fs::write(path.join("whole"), "whole")?)
     })?;
-    let stream = crate::tar_file::TarFile::new().file("streamed", &data[..500_000]).done();
+    let stream = crate::tar_file::TarFile::new()
+        .file("streamed", &data[..500_000])
+        .done();
     small.put("streamed", None, &stream)?;
     small.step("a block of each file is overwritten on the disk")?;
-    let (_, file_system) = small.close()?;
-    let file_system = file_system.ok_or_else(|| Failure::harness("no file system"))?;
-    file_system.unmount()?;
-    let image = file_system.image().ok_or_else(|| Failure::harness("no image"))?;
+    let file_system = small.abandon()?;
+    let image = file_system
+        .image()
+        .ok_or_else(|| Failure::harness("no image"))?;
     overwrite(image, &data[8192..8192 + 4096])?;
     file_system.mount_again()?;
     let small = target.on(file_system)?;
-    let read = small.within("base", |path| -> Result<_, Failure> { Ok(fs::read(path.join("data"))) })?;
+    let read = small.within("base", |path| -> Result<_, Failure> {
+        Ok(fs::read(path.join("data")))
+    })?;
     if read.is_ok() {
         return Err(Failure::harness("the damaged file can be read"));
     }
     for id in ["base", "streamed"] {
-        asks::refused(&format!("a diff of `{id}`, a file of which cannot be read,"), small.diff(id), &BROKEN)?;
+        asks::refused(
+            &format!("a diff of `{id}`, a file of which cannot be read,"),
+            small.diff(id),
+            &BROKEN,
+        )?;
     }
     small.step("a child of it")?;
     match small.create("child", Some("base")) {
         Err(error) => {
-            asks::refused::<()>("a child of a layer that cannot be read", Err(error), &BROKEN)?;
-            demand!(!small.driver.exists(&layer_id("child"))?, "the refused child exists");
+            asks::refused::<()>(
+                "a child of a layer that cannot be read",
+                Err(error),
+                &BROKEN,
+            )?;
+            demand!(
+                !small.driver.exists(&layer_id("child"))?,
+                "the refused child exists"
+            );
         }
         Ok(_) => {
             let (broken, whole) = small.within("child", |path| -> Result<_, Failure> {
-                Ok((fs::read(path.join("data")), fs::read_to_string(path.join("whole"))))
+                Ok((
+                    fs::read(path.join("data")),
+                    fs::read_to_string(path.join("whole")),
+                ))
             })?;
             demand!(
                 broken.is_err() || broken.is_ok_and(|seen| seen == data),
@@ -176,7 +217,9 @@ fn overwrite(image: &Path, pattern: &[u8]) -> Outcome {
     }
     file.sync_all()?;
     if found == 0 {
-        return Err(Failure::harness("the file's content is nowhere in the image"));
+        return Err(Failure::harness(
+            "the file's content is nowhere in the image",
+        ));
     }
     Ok(())
 }
@@ -195,12 +238,18 @@ pub(super) fn vanished(target: &mut Target) -> Outcome {
         target.step(&format!("{part} is deleted"))?;
         target.put("base", None, &sample())?;
         target.create_writable("child", Some("base"))?;
-        target.within("child", |path| -> Outcome { Ok(fs::write(path.join("own"), "x")?) })?;
+        target.within("child", |path| -> Outcome {
+            Ok(fs::write(path.join("own"), "x")?)
+        })?;
         target.put("above", Some("child"), &sample())?;
         let whole = target.manifest("above")?;
         let child = layer_id("child");
         let files = target.driver.unpack_target(&child)?.directory;
-        let lost = if part.contains("files") { files } else { directory_of(target, &child)? };
+        let lost = if part.contains("files") {
+            files
+        } else {
+            directory_of(target, &child)?
+        };
         toolkit::remove_tree(&lost)?;
         not_there(target, part)?;
         above(target, part, &whole)?;
@@ -209,7 +258,10 @@ pub(super) fn vanished(target: &mut Target) -> Outcome {
             target.delete(id)?;
         }
         target.create("child", Some("base"))?;
-        demand!(target.manifest("child")?.has("plain"), "a layer made anew lacks its parent's files");
+        demand!(
+            target.manifest("child")?.has("plain"),
+            "a layer made anew lacks its parent's files"
+        );
         target.delete("child")?;
         target.delete("base")?;
     }
@@ -252,12 +304,35 @@ fn not_there(target: &Target, part: &str) -> Outcome {
     asks::refused(&said("mounting it"), mounted, &GONE)?;
     asks::refused(&said("its changes"), target.changes("child"), &GONE)?;
     asks::refused(&said("its diff"), target.diff("child"), &GONE)?;
-    asks::refused(&said("the size of its diff"), target.diff_size(None, "child"), &GONE)?;
-    asks::refused(&said("its usage"), target.driver.usage(&layer_id("child")), &GONE)?;
-    asks::refused(&said("where to unpack into it"), target.driver.unpack_target(&layer_id("child")), &GONE)?;
-    asks::refused(&said("applying to it"), target.apply("child", &sample()[..]), &GONE)?;
-    asks::refused(&said("a new layer on it"), target.create("further", Some("child")), &GONE)?;
-    demand!(!target.driver.exists(&layer_id("further"))?, "the refused layer exists");
+    asks::refused(
+        &said("the size of its diff"),
+        target.diff_size(None, "child"),
+        &GONE,
+    )?;
+    asks::refused(
+        &said("its usage"),
+        target.driver.usage(&layer_id("child")),
+        &GONE,
+    )?;
+    asks::refused(
+        &said("where to unpack into it"),
+        target.driver.unpack_target(&layer_id("child")),
+        &GONE,
+    )?;
+    asks::refused(
+        &said("applying to it"),
+        target.apply("child", &sample()[..]),
+        &GONE,
+    )?;
+    asks::refused(
+        &said("a new layer on it"),
+        target.create("further", Some("child")),
+        &GONE,
+    )?;
+    demand!(
+        !target.driver.exists(&layer_id("further"))?,
+        "the refused layer exists"
+    );
     Ok(())
 }
 
@@ -272,7 +347,9 @@ fn above(target: &Target, part: &str, whole: &Manifest) -> Outcome {
             let seen = crate::manifest::of(&path);
             target.unmount("above")?;
             asks::equal(
-                &format!("{part} of the parent was deleted, and without an error its child shows another tree"),
+                &format!(
+                    "{part} of the parent was deleted, and without an error its child shows another tree"
+                ),
                 &whole.clone().without_root_time(),
                 &seen?.without_root_time(),
             )

@@ -30,7 +30,11 @@ pub(super) fn same(target: &mut Target) -> Outcome {
         target.step(&format!("create `{id}` again"))?;
         let before = target.manifest(id)?;
         let traces = Traces::of(target)?;
-        asks::refused("creating a layer that exists", target.create(id, None), &DUPLICATE)?;
+        asks::refused(
+            "creating a layer that exists",
+            target.create(id, None),
+            &DUPLICATE,
+        )?;
         let put = target.put(id, None, &sample());
         asks::refused("putting a layer that exists", put, &DUPLICATE)?;
         let request = CreateRequest::new(layer_id(id), None);
@@ -58,7 +62,11 @@ pub(super) fn other_arguments(target: &mut Target) -> Outcome {
             target.step(&format!("on {parent:?}, {kind:?}"))?;
             let mut new = new_layer("one", parent);
             new.kind = kind;
-            asks::refused("creating a layer that exists", target.create_with(&new), &DUPLICATE)?;
+            asks::refused(
+                "creating a layer that exists",
+                target.create_with(&new),
+                &DUPLICATE,
+            )?;
             let mut request = CreateRequest::new(layer_id("one"), parent.map(layer_id));
             request.kind = kind;
             asks::driver_refused("a layer that exists", driver.create(&request), &EXISTS)?;
@@ -70,19 +78,34 @@ pub(super) fn other_arguments(target: &mut Target) -> Outcome {
     if target.driver.capabilities().template {
         let mut request = CreateRequest::new(layer_id("one"), Some(layer_id("base")));
         request.template = Some(layer_id("other"));
-        asks::driver_refused("a copy with an id that exists", driver.create(&request), &EXISTS)?;
+        asks::driver_refused(
+            "a copy with an id that exists",
+            driver.create(&request),
+            &EXISTS,
+        )?;
     }
     traces.unchanged(target, "refused layers")?;
-    asks::equal("the existing layer changed", &before, &target.manifest("one")?)?;
+    asks::equal(
+        "the existing layer changed",
+        &before,
+        &target.manifest("one")?,
+    )?;
     asks::equal("its child changed", &child, &target.manifest("child")?)
 }
 
 /// What is staged cannot become a layer that exists; it stays staged.
 fn adopted_over(target: &Target, request: &CreateRequest) -> Outcome {
     let driver = target.driver.unguarded();
-    let staged = driver.stage(&CreateRequest::new(layer_id("staged"), request.parent.clone()))?;
+    let staged = driver.stage(&CreateRequest::new(
+        layer_id("staged"),
+        request.parent.clone(),
+    ))?;
     fs::write(staged.target.directory.join("intruder"), "x")?;
-    asks::driver_refused("adopting over a layer that exists", driver.adopt(&staged.token, request), &EXISTS)?;
+    asks::driver_refused(
+        "adopting over a layer that exists",
+        driver.adopt(&staged.token, request),
+        &EXISTS,
+    )?;
     demand!(
         staged.target.directory.join("intruder").exists(),
         "after a refused adoption the staged content is gone"
@@ -95,13 +118,28 @@ pub(super) fn own_parent(target: &mut Target) -> Outcome {
     let before = target.manifest("one")?;
     let traces = Traces::of(target)?;
     target.step("an id that is not there")?;
-    let kinds = [ErrorKind::InvalidArgument, ErrorKind::LayerUnknown, ErrorKind::ParentUnknown];
-    asks::refused("a layer on itself", target.create("self", Some("self")), &kinds)?;
+    let kinds = [
+        ErrorKind::InvalidArgument,
+        ErrorKind::LayerUnknown,
+        ErrorKind::ParentUnknown,
+    ];
+    asks::refused(
+        "a layer on itself",
+        target.create("self", Some("self")),
+        &kinds,
+    )?;
     let put = target.put("self", Some("self"), &sample());
     asks::refused("putting a layer on itself", put, &kinds)?;
     let mut request = CreateRequest::new(layer_id("self"), Some(layer_id("self")));
-    asks::refused("a layer on itself", target.driver.create(&request), &[ErrorKind::InvalidArgument])?;
-    let codes = [DriverErrorCode::INVALID_ARGUMENT, DriverErrorCode::NOT_FOUND];
+    asks::refused(
+        "a layer on itself",
+        target.driver.create(&request),
+        &[ErrorKind::InvalidArgument],
+    )?;
+    let codes = [
+        DriverErrorCode::INVALID_ARGUMENT,
+        DriverErrorCode::NOT_FOUND,
+    ];
     let driver = target.driver.unguarded();
     asks::driver_refused("a layer on itself", driver.create(&request), &codes)?;
     target.step("a copy of itself")?;
@@ -111,10 +149,21 @@ pub(super) fn own_parent(target: &mut Target) -> Outcome {
     asks::refused("a copy of itself", target.driver.create(&request), &kinds)?;
     target.step("one that is there")?;
     let request = CreateRequest::new(layer_id("one"), Some(layer_id("one")));
-    let codes = [DriverErrorCode::INVALID_ARGUMENT, DriverErrorCode::ALREADY_EXISTS];
-    asks::driver_refused("an existing layer on itself", driver.create(&request), &codes)?;
+    let codes = [
+        DriverErrorCode::INVALID_ARGUMENT,
+        DriverErrorCode::ALREADY_EXISTS,
+    ];
+    asks::driver_refused(
+        "an existing layer on itself",
+        driver.create(&request),
+        &codes,
+    )?;
     traces.unchanged(target, "refused layers")?;
-    asks::equal("the existing layer changed", &before, &target.manifest("one")?)
+    asks::equal(
+        "the existing layer changed",
+        &before,
+        &target.manifest("one")?,
+    )
 }
 
 pub(super) fn mounted(target: &mut Target) -> Outcome {
@@ -126,7 +175,10 @@ pub(super) fn mounted(target: &mut Target) -> Outcome {
         requests.push(read_only);
     }
     for request in requests {
-        target.step(&format!("the driver alone, read_only: {}", request.read_only))?;
+        target.step(&format!(
+            "the driver alone, read_only: {}",
+            request.read_only
+        ))?;
         target.create_writable("one", Some("base"))?;
         let path = target.mount("one", &request)?;
         let answer = target.driver.remove(&layer_id("one"));
@@ -135,12 +187,24 @@ pub(super) fn mounted(target: &mut Target) -> Outcome {
         let shown = plywood::mount::is_mounted(&path);
         target.unmount("one")?;
         if answer.is_ok() {
-            demand!(!exists?, "the layer was removed while it was mounted, and still exists");
-            demand!(!shown?, "the layer was removed, and its mount is still there");
+            demand!(
+                !exists?,
+                "the layer was removed while it was mounted, and still exists"
+            );
+            demand!(
+                !shown?,
+                "the layer was removed, and its mount is still there"
+            );
         } else {
             asks::refused("removing a mounted layer", answer, &[ErrorKind::Busy])?;
-            demand!(there && exists?, "the refused removal took something of the layer away");
-            demand!(target.manifest("one")?.has("d/e/deep"), "the refused removal damaged the layer");
+            demand!(
+                there && exists?,
+                "the refused removal took something of the layer away"
+            );
+            demand!(
+                target.manifest("one")?.has("d/e/deep"),
+                "the refused removal damaged the layer"
+            );
         }
         target.delete("one")?;
         target.step("core, which unmounts it first")?;
@@ -148,11 +212,23 @@ pub(super) fn mounted(target: &mut Target) -> Outcome {
         let path = target.mount("one", &request)?;
         target.mount("one", &request)?;
         target.delete("one")?;
-        demand!(!plywood::mount::is_mounted(&path)?, "the deleted layer is still mounted");
-        demand!(!target.driver.exists(&layer_id("one"))?, "the deleted layer exists");
-        demand!(!path.join("plain").exists(), "the deleted layer's files are still shown");
+        demand!(
+            !plywood::mount::is_mounted(&path)?,
+            "the deleted layer is still mounted"
+        );
+        demand!(
+            !target.driver.exists(&layer_id("one"))?,
+            "the deleted layer exists"
+        );
+        demand!(
+            !path.join("plain").exists(),
+            "the deleted layer's files are still shown"
+        );
     }
-    demand!(target.manifest("base")?.has("plain"), "the parent lost content");
+    demand!(
+        target.manifest("base")?.has("plain"),
+        "the parent lost content"
+    );
     Ok(())
 }
 
@@ -162,27 +238,52 @@ pub(super) fn removed_twice(target: &mut Target) -> Outcome {
             target.put("base", None, &sample())?;
         }
         let id = layer_id("one");
-        target.driver.create(&CreateRequest::new(id.clone(), parent.map(layer_id)))?;
-        same!(Removed::Now, target.driver.remove(&id)?, "the answer to the first removal");
+        target
+            .driver
+            .create(&CreateRequest::new(id.clone(), parent.map(layer_id)))?;
+        same!(
+            Removed::Now,
+            target.driver.remove(&id)?,
+            "the answer to the first removal"
+        );
         for _ in 0..2 {
-            same!(Removed::AlreadyGone, target.driver.remove(&id)?, "the answer to a further removal");
+            same!(
+                Removed::AlreadyGone,
+                target.driver.remove(&id)?,
+                "the answer to a further removal"
+            );
         }
         let other = target.reopened()?.driver.remove(&id)?;
-        same!(Removed::AlreadyGone, other, "another instance's answer to removing it again");
+        same!(
+            Removed::AlreadyGone,
+            other,
+            "another instance's answer to removing it again"
+        );
     }
     target.create("recorded", None)?;
     target.delete("recorded")?;
-    asks::refused("deleting a record twice", target.delete("recorded"), &UNKNOWN)
+    asks::refused(
+        "deleting a record twice",
+        target.delete("recorded"),
+        &UNKNOWN,
+    )
 }
 
 pub(super) fn unmounted_twice(target: &mut Target) -> Outcome {
     target.put("base", None, &sample())?;
     target.create_writable("one", Some("base"))?;
     let before = target.manifest("one")?;
-    let only = UnmountOptions { only_if_mounted: true, ..UnmountOptions::default() };
+    let only = UnmountOptions {
+        only_if_mounted: true,
+        ..UnmountOptions::default()
+    };
     let not_mounted = |when: &str| -> Outcome {
         let answer = target.unmount_with("one", only);
-        asks::refused(&format!("unmounting {when}, only if mounted,"), answer, &[ErrorKind::LayerNotMounted])
+        asks::refused(
+            &format!("unmounting {when}, only if mounted,"),
+            answer,
+            &[ErrorKind::LayerNotMounted],
+        )
     };
     target.step("never mounted")?;
     not_mounted("a layer that was never mounted")?;
@@ -201,13 +302,20 @@ pub(super) fn unmounted_twice(target: &mut Target) -> Outcome {
         not_mounted("once more")?;
         target.driver.released(&layer_id("one"))?;
     }
-    demand!(!plywood::mount::is_mounted(&path)?, "the layer is still mounted");
+    demand!(
+        !plywood::mount::is_mounted(&path)?,
+        "the layer is still mounted"
+    );
     target.step("an open instance and a new one")?;
     target.mount("one", &MountRequest::default())?;
     target.reopened()?.unmount("one")?;
     not_mounted("what another instance unmounted")?;
     asks::equal("the layer changed", &before, &target.manifest("one")?)?;
     target.delete("one")?;
-    asks::refused("unmounting a deleted layer", target.unmount("one"), &UNKNOWN)?;
+    asks::refused(
+        "unmounting a deleted layer",
+        target.unmount("one"),
+        &UNKNOWN,
+    )?;
     Ok::<_, Failure>(())
 }

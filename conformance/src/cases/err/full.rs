@@ -11,11 +11,7 @@ use plywood::{
 use crate::{
     Target,
     case::{Failure, Outcome, demand, same},
-    cases::{
-        asks,
-        lifecycle::sample,
-        lif::random,
-    },
+    cases::{asks, lif::random, lifecycle::sample},
     scratch::Size,
     tar_file::TarFile,
     target::layer_id,
@@ -38,7 +34,11 @@ pub(super) fn enospc(target: &mut Target) -> Outcome {
     small.put("base", None, &sample())?;
     small.create_writable("child", Some("base"))?;
     for number in 0..3 {
-        small.put(&format!("victim-{number}"), Some("base"), &large_stream(&small)?)?;
+        small.put(
+            &format!("victim-{number}"),
+            Some("base"),
+            &large_stream(&small)?,
+        )?;
     }
     let before = small.manifest("base")?;
     for (round, leave) in [0, 64 << 10, 512 << 10].into_iter().enumerate() {
@@ -47,7 +47,11 @@ pub(super) fn enospc(target: &mut Target) -> Outcome {
         refused(&small, round)?;
         small.small_filesystem()?.unfill()?;
         works_again(&small, round)?;
-        asks::equal("a layer changed on a full file system", &before, &small.manifest("base")?)?;
+        asks::equal(
+            "a layer changed on a full file system",
+            &before,
+            &small.manifest("base")?,
+        )?;
     }
     small.close()?;
     Ok(())
@@ -55,11 +59,30 @@ pub(super) fn enospc(target: &mut Target) -> Outcome {
 
 fn refused(small: &Target, round: usize) -> Outcome {
     let stream = large_stream(small)?;
-    asks::refused("putting what does not fit", small.put("new", Some("base"), &stream), &FULL)?;
-    asks::refused("applying what does not fit", small.apply("child", &stream[..]), &FULL)?;
-    let made = asks::allowed("creating a layer", small.create("small", Some("base")), &FULL)?;
-    same!(made, small.driver.exists(&layer_id("small"))?, "whether the layer exists, as creating it said");
-    let alone = small.driver.unguarded().create(&CreateRequest::new(layer_id("alone"), Some(layer_id("base"))));
+    asks::refused(
+        "putting what does not fit",
+        small.put("new", Some("base"), &stream),
+        &FULL,
+    )?;
+    asks::refused(
+        "applying what does not fit",
+        small.apply("child", &stream[..]),
+        &FULL,
+    )?;
+    let made = asks::allowed(
+        "creating a layer",
+        small.create("small", Some("base")),
+        &FULL,
+    )?;
+    same!(
+        made,
+        small.driver.exists(&layer_id("small"))?,
+        "whether the layer exists, as creating it said"
+    );
+    let alone = small.driver.unguarded().create(&CreateRequest::new(
+        layer_id("alone"),
+        Some(layer_id("base")),
+    ));
     match alone {
         Ok(()) => small.driver.remove(&layer_id("alone")).map(drop)?,
         Err(error) => {
@@ -73,14 +96,19 @@ fn refused(small: &Target, round: usize) -> Outcome {
             );
         }
     }
-    demand!(!small.driver.exists(&layer_id("alone"))?, "a layer exists that was refused or removed");
+    demand!(
+        !small.driver.exists(&layer_id("alone"))?,
+        "a layer exists that was refused or removed"
+    );
     match small.mount("child", &MountRequest::default()) {
         Ok(path) => {
             let written = fs::write(path.join("too-much"), random(small, 4 << 20)?);
             let text = fs::read_to_string(path.join("plain"));
             asks::allowed("unmounting", small.unmount("child"), &FULL)?;
             demand!(
-                written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull),
+                written
+                    .as_ref()
+                    .is_err_and(|error| error.kind() == io::ErrorKind::StorageFull),
                 "writing into the mounted layer must fail with ENOSPC, and gave {written:?}"
             );
             same!("plain", text?, "a file of the mounted layer");
@@ -89,12 +117,19 @@ fn refused(small: &Target, round: usize) -> Outcome {
     }
     let diff = small.diff("base");
     if asks::allowed("a diff", diff.as_ref().map(drop).map_err(clone), &FULL)? {
-        same!(sample().len(), diff?.len(), "bytes of a diff, taken on a full file system");
+        same!(
+            sample().len(),
+            diff?.len(),
+            "bytes of a diff, taken on a full file system"
+        );
     }
     // What makes room must work: it is how people get out of it.
     let victim = format!("victim-{round}");
     small.delete(&victim)?;
-    demand!(!small.driver.exists(&layer_id(&victim))?, "a deleted layer exists");
+    demand!(
+        !small.driver.exists(&layer_id(&victim))?,
+        "a deleted layer exists"
+    );
     Ok(())
 }
 
@@ -106,22 +141,35 @@ fn clone(error: &plywood::Error) -> plywood::Error {
 fn works_again(small: &Target, round: usize) -> Outcome {
     small.unmount("child")?;
     small.driver.recover()?;
-    demand!(!small.driver.exists(&layer_id("new"))?, "a layer exists that did not fit");
+    demand!(
+        !small.driver.exists(&layer_id("new"))?,
+        "a layer exists that did not fit"
+    );
     if small.driver.capabilities().list {
         let listed = small.driver.list()?.into_iter().map(|id| id.to_string());
         let mut recorded: Vec<_> = small.layers()?.into_iter().map(|layer| layer.id).collect();
         recorded.sort();
         let mut listed: Vec<_> = listed.collect();
         listed.sort();
-        same!(recorded, listed, "layers that the driver has, beside those that are recorded");
+        same!(
+            recorded,
+            listed,
+            "layers that the driver has, beside those that are recorded"
+        );
     }
     let stream = large_stream(small)?;
     small.put("new", Some("base"), &stream)?;
-    demand!(small.manifest("new")?.has("large/5"), "a layer is incomplete");
+    demand!(
+        small.manifest("new")?.has("large/5"),
+        "a layer is incomplete"
+    );
     small.delete("new")?;
     small.apply("child", &stream[..])?;
     let child = small.manifest("child")?;
-    demand!(child.has("large/5") && child.has("plain"), "the layer lacks what was applied: {child}");
+    demand!(
+        child.has("large/5") && child.has("plain"),
+        "the layer lacks what was applied: {child}"
+    );
     if !small.driver.exists(&layer_id("small"))? {
         small.create("small", Some("base"))?;
     }

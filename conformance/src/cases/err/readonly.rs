@@ -60,7 +60,10 @@ fn at_runtime(driver: &DriverHandle) -> Outcome {
     }
     demand!(!driver.exists(&request.id)?, "the refused layer exists");
     for id in [&base, &child] {
-        demand!(driver.exists(id)?, "layer `{id}` is gone, or the driver says so");
+        demand!(
+            driver.exists(id)?,
+            "layer `{id}` is gone, or the driver says so"
+        );
     }
     if driver.capabilities().list {
         same!(2, driver.list()?.len(), "how many layers are listed");
@@ -70,13 +73,29 @@ fn at_runtime(driver: &DriverHandle) -> Outcome {
         driver.usage(id)?;
         driver.content_roots(id)?;
     }
-    asks::allowed("a view of the changes", driver.diff_view(&child, Some(&base)), &READ_ONLY)?;
+    asks::allowed(
+        "a view of the changes",
+        driver.diff_view(&child, Some(&base)),
+        &READ_ONLY,
+    )?;
     // It may need a directory for the mount that is not there.
-    asks::allowed("a mount plan", driver.mount_plan(&child, &MountRequest::default()), &READ_ONLY)?;
+    asks::allowed(
+        "a mount plan",
+        driver.mount_plan(&child, &MountRequest::default()),
+        &READ_ONLY,
+    )?;
     asks::allowed("where to unpack", driver.unpack_target(&child), &READ_ONLY)?;
-    asks::allowed("tidying up after a mount", driver.released(&child), &READ_ONLY)?;
+    asks::allowed(
+        "tidying up after a mount",
+        driver.released(&child),
+        &READ_ONLY,
+    )?;
     asks::allowed("recovery", driver.recover(), &READ_ONLY)?;
-    demand!(driver.poisoned().is_none(), "the driver panicked: {:?}", driver.poisoned());
+    demand!(
+        driver.poisoned().is_none(),
+        "the driver panicked: {:?}",
+        driver.poisoned()
+    );
     driver.close()?;
     Ok(())
 }
@@ -102,8 +121,14 @@ fn writable_again(site: &Site, before: &Manifest) -> Outcome {
     target.create("new", Some("base"))?;
     target.delete("new")?;
     target.delete("child")?;
-    demand!(!target.driver.exists(&layer_id("child"))?, "the layer exists after its removal");
-    demand!(target.manifest("base")?.has("plain"), "the parent lost content");
+    demand!(
+        !target.driver.exists(&layer_id("child"))?,
+        "the layer exists after its removal"
+    );
+    demand!(
+        target.manifest("base")?.has("plain"),
+        "the parent lost content"
+    );
     target.close()?;
     Ok(())
 }

@@ -3,7 +3,10 @@
 
 use std::{fs, io};
 
-use plywood::{ErrorKind, sdk::{CreateRequest, MountRequest}};
+use plywood::{
+    ErrorKind,
+    sdk::{CreateRequest, MountRequest},
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
@@ -25,7 +28,11 @@ pub(super) fn emfile(target: &mut Target) -> Outcome {
     // In a process of its own, since the limit is that of the whole process.
     target.in_peer("starved", &[])?;
     crate::cases::asks::equal("a layer changed", &before, &target.manifest("child")?)?;
-    same!(3, target.layers()?.len(), "how many layers are recorded in the end");
+    same!(
+        3,
+        target.layers()?.len(),
+        "how many layers are recorded in the end"
+    );
     Ok(())
 }
 
@@ -33,7 +40,12 @@ pub(super) fn emfile(target: &mut Target) -> Outcome {
 fn open_files() -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
-        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+        numbers.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u64>().ok()),
+        );
     }
     numbers.sort_unstable();
     Ok(numbers)
@@ -56,31 +68,71 @@ pub(super) fn role(site: &Site, _: &[String]) -> Outcome {
     target.delete("warm")?;
     let (child, new) = (layer_id("child"), layer_id("new"));
     let gone = || -> Outcome {
-        demand!(!target.driver.exists(&new)?, "a layer exists that could not be made");
-        same!(3, target.layers()?.len(), "how many layers are recorded after a failure");
+        demand!(
+            !target.driver.exists(&new)?,
+            "a layer exists that could not be made"
+        );
+        same!(
+            3,
+            target.layers()?.len(),
+            "how many layers are recorded after a failure"
+        );
         Ok(())
     };
     let there = || -> Outcome {
-        demand!(target.driver.exists(&child)?, "a layer is gone after an operation that failed");
-        same!(0, target.store_mounts("child")?, "how often a layer is mounted after a failure");
+        demand!(
+            target.driver.exists(&child)?,
+            "a layer is gone after an operation that failed"
+        );
+        same!(
+            0,
+            target.mount_count("child")?,
+            "how often a layer is mounted after a failure"
+        );
         Ok(())
     };
     let request = CreateRequest::new(new.clone(), Some(layer_id("base")));
     let operations: [Operation<'_>; 9] = [
         ("driver create", &|| target.driver.create(&request), &gone),
-        ("driver remove", &|| target.driver.remove(&new).map(drop), &there),
-        ("create", &|| target.create("new", Some("base")).map(drop), &gone),
+        (
+            "driver remove",
+            &|| target.driver.remove(&new).map(drop),
+            &there,
+        ),
+        (
+            "create",
+            &|| target.create("new", Some("base")).map(drop),
+            &gone,
+        ),
         ("delete", &|| target.delete("new"), &there),
-        ("put", &|| target.put("new", Some("base"), &sample()).map(drop), &gone),
+        (
+            "put",
+            &|| target.put("new", Some("base"), &sample()).map(drop),
+            &gone,
+        ),
         ("diff", &|| target.diff("base").map(drop), &there),
         ("changes", &|| target.changes("child").map(drop), &there),
-        ("apply", &|| target.apply("other", &sample()[..]).map(drop), &there),
-        ("mount", &|| target.mount("child", &MountRequest::default()).map(drop), &there),
+        (
+            "apply",
+            &|| target.apply("other", &sample()[..]).map(drop),
+            &there,
+        ),
+        (
+            "mount",
+            &|| target.mount("child", &MountRequest::default()).map(drop),
+            &there,
+        ),
     ];
     for (name, operation, unharmed) in operations {
         starve(&target, full, name, operation, unharmed)?;
     }
-    starve(&target, full, "unmount", &|| target.unmount("child"), &|| Ok(()))?;
+    starve(
+        &target,
+        full,
+        "unmount",
+        &|| target.unmount("child"),
+        &|| Ok(()),
+    )?;
     there()?;
     target.delete("new")?;
     answers_truly(&target, full)?;
@@ -102,7 +154,10 @@ fn starve(
     let traces = Traces::of(target)?;
     for more in 0..MOST {
         wire::step(&format!("{name} with {more} more files"))?;
-        let limit = Rlimit { current: Some(used.saturating_sub(1) + more), maximum: full.maximum };
+        let limit = Rlimit {
+            current: Some(used.saturating_sub(1) + more),
+            maximum: full.maximum,
+        };
         setrlimit(Resource::Nofile, limit)?;
         let answer = operation();
         setrlimit(Resource::Nofile, full)?;
@@ -112,7 +167,10 @@ fn starve(
             "{name} with {more} more files ({answer:?}) left files open: {before:?} became {after:?}"
         );
         let Err(error) = answer else {
-            target.measure(&format!("files_of_{}", name.replace(' ', "_")), f64::from(u32::try_from(more)?))?;
+            target.measure(
+                &format!("files_of_{}", name.replace(' ', "_")),
+                f64::from(u32::try_from(more)?),
+            )?;
             return Ok(());
         };
         let text = Failure::from(error).text;
@@ -125,27 +183,46 @@ fn starve(
             traces.nothing_new(target, &format!("a failed {name}"))?;
         }
     }
-    Err(Failure::new(format!("{name} does not work with {MOST} more open files")))
+    Err(Failure::new(format!(
+        "{name} does not work with {MOST} more open files"
+    )))
 }
 
 /// What cannot be looked at is no absent layer.
 fn answers_truly(target: &Target, full: Rlimit) -> Outcome {
     let used = open_files()?.last().map_or(0, |last| last + 1);
-    let limit = Rlimit { current: Some(used.saturating_sub(1)), maximum: full.maximum };
+    let limit = Rlimit {
+        current: Some(used.saturating_sub(1)),
+        maximum: full.maximum,
+    };
     setrlimit(Resource::Nofile, limit)?;
     let exists = target.driver.exists(&layer_id("child"));
-    let listed = target.driver.capabilities().list.then(|| target.driver.list());
+    let listed = target
+        .driver
+        .capabilities()
+        .list
+        .then(|| target.driver.list());
     let usage = target.driver.usage(&layer_id("base"));
     setrlimit(Resource::Nofile, full)?;
     demand!(
-        exists.as_ref().map_or_else(|error| error.kind() != ErrorKind::LayerUnknown, |there| *there),
+        exists.as_ref().map_or_else(
+            |error| error.kind() != ErrorKind::LayerUnknown,
+            |there| *there
+        ),
         "without files to open the driver says of a layer that is there: {exists:?}"
     );
     if let Some(Ok(listed)) = listed {
-        same!(3, listed.len(), "layers that are listed without files to open");
+        same!(
+            3,
+            listed.len(),
+            "layers that are listed without files to open"
+        );
     }
     if let Ok(usage) = usage {
-        demand!(usage.bytes > 0, "without files to open the driver says that a layer has no content");
+        demand!(
+            usage.bytes > 0,
+            "without files to open the driver says that a layer has no content"
+        );
     }
     Ok(())
 }

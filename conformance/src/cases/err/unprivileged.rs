@@ -67,11 +67,18 @@ pub(super) fn no_mounts(site: &Site, _: &[String]) -> Outcome {
             if mounted.is_ok() {
                 target.unmount("child")?;
             }
-            asks::refused("mounting without the right to mount", mounted, &NOT_PERMITTED)?;
+            asks::refused(
+                "mounting without the right to mount",
+                mounted,
+                &NOT_PERMITTED,
+            )?;
         }
     }
     wire::step("what needs no mount works")?;
-    demand!(target.driver.exists(&layer_id("child"))?, "a layer is not found");
+    demand!(
+        target.driver.exists(&layer_id("child"))?,
+        "a layer is not found"
+    );
     target.driver.metadata(&layer_id("child"))?;
     target.driver.usage(&layer_id("base"))?;
     asks::allowed("the changes", target.changes("child"), &NOT_PERMITTED)?;
@@ -97,7 +104,11 @@ pub(super) fn nobody(site: &Site, _: &[String]) -> Outcome {
     let driver = &target.driver;
     let answer = driver.unguarded().create(&request);
     demand!(
-        answer.as_ref().err().and_then(|error| error.errno).is_some_and(|number| number == libc::EACCES || number == libc::EPERM),
+        answer
+            .as_ref()
+            .err()
+            .and_then(|error| error.errno)
+            .is_some_and(|number| number == libc::EACCES || number == libc::EPERM),
         "the system's error number is missing: {answer:?}"
     );
     asks::driver_refused("a layer", answer, &[DriverErrorCode::PERMISSION])?;
@@ -107,37 +118,74 @@ pub(super) fn nobody(site: &Site, _: &[String]) -> Outcome {
         ("exists", driver.exists(&child).map(drop)),
         ("metadata", driver.metadata(&child).map(drop)),
         ("usage", driver.usage(&child).map(drop)),
-        ("mount_plan", driver.mount_plan(&child, &MountRequest::default()).map(drop)),
+        (
+            "mount_plan",
+            driver
+                .mount_plan(&child, &MountRequest::default())
+                .map(drop),
+        ),
         ("unpack_target", driver.unpack_target(&child).map(drop)),
         ("content_roots", driver.content_roots(&child).map(drop)),
     ];
     for (operation, answer) in answers {
-        asks::refused(&format!("{operation} by an ordinary user"), answer, &NOT_PERMITTED)?;
+        asks::refused(
+            &format!("{operation} by an ordinary user"),
+            answer,
+            &NOT_PERMITTED,
+        )?;
     }
     let can = driver.capabilities().clone();
     if can.list {
         asks::refused("list by an ordinary user", driver.list(), &NOT_PERMITTED)?;
     }
     if can.staging {
-        asks::refused("stage by an ordinary user", driver.stage(&request), &NOT_PERMITTED)?;
+        asks::refused(
+            "stage by an ordinary user",
+            driver.stage(&request),
+            &NOT_PERMITTED,
+        )?;
     }
     if can.deferred_removal {
-        asks::refused("trash by an ordinary user", driver.trash(&child), &NOT_PERMITTED)?;
+        asks::refused(
+            "trash by an ordinary user",
+            driver.trash(&child),
+            &NOT_PERMITTED,
+        )?;
     }
     wire::step("core")?;
     let answers = [
-        ("creating a layer", target.create("new", Some("base")).map(drop)),
-        ("putting a layer", target.put("new", Some("base"), &sample()).map(drop)),
+        (
+            "creating a layer",
+            target.create("new", Some("base")).map(drop),
+        ),
+        (
+            "putting a layer",
+            target.put("new", Some("base"), &sample()).map(drop),
+        ),
         ("deleting a layer", target.delete("child")),
-        ("applying to a layer", target.apply("child", &sample()[..]).map(drop)),
-        ("mounting a layer", target.mount("child", &MountRequest::default()).map(drop)),
+        (
+            "applying to a layer",
+            target.apply("child", &sample()[..]).map(drop),
+        ),
+        (
+            "mounting a layer",
+            target.mount("child", &MountRequest::default()).map(drop),
+        ),
         ("a diff", target.diff("base").map(drop)),
     ];
     for (operation, answer) in answers {
-        asks::refused(&format!("{operation} by an ordinary user"), answer, &NOT_PERMITTED)?;
+        asks::refused(
+            &format!("{operation} by an ordinary user"),
+            answer,
+            &NOT_PERMITTED,
+        )?;
     }
     // It is known from before that there is none.
-    asks::refused("mounting an unknown layer", target.mount("unknown", &MountRequest::default()), &[UNKNOWN[0], NOT_PERMITTED[0]])
+    asks::refused(
+        "mounting an unknown layer",
+        target.mount("unknown", &MountRequest::default()),
+        &[UNKNOWN[0], NOT_PERMITTED[0]],
+    )
 }
 
 /// An ordinary user who opens the store of another.
@@ -145,5 +193,9 @@ pub(super) fn stranger(site: &Site, _: &[String]) -> Outcome {
     become_nobody()?;
     let kinds = [ErrorKind::Permission, ErrorKind::DriverUnavailable];
     asks::refused("opening another user's driver", site.driver(), &kinds)?;
-    asks::refused("opening another user's store", site.open().map(|target: Target| drop(target)), &kinds)
+    asks::refused(
+        "opening another user's store",
+        site.open().map(|target: Target| drop(target)),
+        &kinds,
+    )
 }
