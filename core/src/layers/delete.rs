@@ -255,10 +255,26 @@ impl Shared {
             }
             driver.remove(id).map(|_| None)
         };
-        match remove() {
+        match self.with_room(id, remove) {
             // A process that died before it could record its mount left it there.
             Err(error) if error.kind() == ErrorKind::Busy => {
                 self.take_back(id, Path::new(""))?;
+                self.with_room(id, remove)
+            }
+            other => other,
+        }
+    }
+
+    /// Removes a layer; on a full disk its content goes first, since a driver may need a few blocks
+    /// to move the layer away.
+    pub(super) fn with_room<T>(
+        &self,
+        id: &LayerId,
+        remove: impl Fn() -> Result<T>,
+    ) -> Result<T> {
+        match remove() {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                self.empty(id)?;
                 remove()
             }
             other => other,

@@ -91,7 +91,7 @@ impl Shared {
         if let Some(driver) = &self.driver {
             match driver.exists(id) {
                 Ok(false) => {}
-                _ => match driver.remove(id) {
+                _ => match self.with_room(id, || driver.remove(id)) {
                     Ok(_) => found = true,
                     Err(error) => {
                         tracing::warn!(layer = %id, ?error, "an unrecorded layer stays");

@@ -19,7 +19,7 @@ use crate::{
     mount::{self, Options},
     open::Opened,
     probe::Probe,
-    program, whiteout,
+    program, staging, whiteout,
 };
 
 /// Where log messages say they come from.
@@ -230,10 +230,11 @@ impl Driver for OverlayDriver {
         let layout = &self.store.layout;
         let chain = plan.chain.as_ref();
         let built = layout.build(&place.dir, &request.id, &plan.attributes, chain);
-        if built.is_err() {
-            self.remove(&request.id)?;
-        }
-        built
+        built.or_else(|error| {
+            // Not by way of the trash: a full disk has no room for that.
+            staging::take_down(&place)?;
+            Err(error)
+        })
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
