@@ -407,7 +407,12 @@ impl Shared {
                 check_shared(id.as_str(), &steps.target, request.read_only)?;
                 Ok(steps.target)
             }
-            plan => mount::execute(&plan),
+            plan => mount::execute(&plan).inspect_err(|_| {
+                // The plan may have come with a directory for the mount.
+                if let Err(error) = driver.released(id) {
+                    tracing::warn!(layer = %id, ?error, "what was made for a mount stays");
+                }
+            }),
         }
     }
 
@@ -427,8 +432,17 @@ impl Shared {
         let driver = self.driver()?;
         match driver.mount_plan(id, &MountRequest::default()) {
             // A read-only view of a plain directory is a mount elsewhere.
+            Ok(MountPlan::Directory(_)) if path.as_os_str().is_empty() => {
+                let mut request = MountRequest::default();
+                request.read_only = true;
+                if driver.capabilities().read_only_mounts
+                    && let Ok(plan @ MountPlan::Mounts(_)) = driver.mount_plan(id, &request)
+                {
+                    mount::undo(&plan, path)?;
+                }
+            }
             Ok(MountPlan::Directory(directory)) => {
-                if !path.as_os_str().is_empty() && path != directory {
+                if path != directory {
                     mount::unmount(path)?;
                 }
             }

@@ -140,7 +140,7 @@ impl BtrfsDriver {
     }
 
     fn refuse_existing(&self, id: &LayerId) -> Result<()> {
-        if fs::symlink_metadata(self.path(id)).is_err() {
+        if !toolkit::is_there(&self.path(id))? {
             return Ok(());
         }
         Err(DriverError::layer_exists(id))
@@ -434,10 +434,11 @@ impl Driver for BtrfsDriver {
 
     fn trash(&self, id: &LayerId) -> Result<Option<String>> {
         let path = self.path(id);
-        if fs::symlink_metadata(&path).is_err() {
+        if !toolkit::is_there(&path)? {
             self.forget_limit(id)?;
             return Ok(None);
         }
+        toolkit::refuse_mounted(id, &self.run_dir.join(id.as_str()))?;
         let mut place = TempDir::create(&self.tempdirs())?;
         let taken = subvolume::rename_away(&path, || place.take(&path))?;
         self.forget_limit(id)?;

@@ -392,7 +392,13 @@ impl Layout {
             });
         };
         let diff = self.get(parent)?.diff();
-        let found = fs::metadata(&diff).at("cannot stat", &diff)?;
+        let found = match fs::metadata(&diff) {
+            Err(error) if absent(&error) => {
+                let message = format!("the layer has lost its files: `{}`", diff.display());
+                return Err(corrupt(message, &diff));
+            }
+            found => found.at("cannot stat", &diff)?,
+        };
         Ok(Attributes {
             outer: root,
             inner: (found.uid(), found.gid()),

@@ -110,7 +110,7 @@ impl Layout {
 
     /// Moves a layer out of the way; `None` when there is none.
     pub(crate) fn trash(&self, place: &Place) -> Result<Option<Held>> {
-        if fs::symlink_metadata(&place.dir).is_err() {
+        if !toolkit::is_there(&place.dir)? {
             return Ok(None);
         }
         if toolkit::is_mount_point(&place.dir.join("merged"))? {
@@ -159,12 +159,17 @@ impl Layout {
 
 /// Takes back what [`Layout::publish`] did before it failed.
 fn unpublish(staged: &Path, place: &Place) -> Result<()> {
-    if fs::symlink_metadata(&place.dir).is_err() {
+    if !toolkit::is_there(&place.dir)? {
         return Ok(());
     }
-    if fs::symlink_metadata(staged).is_err() {
+    if !toolkit::is_there(staged)? {
         fs::rename(place.diff(), staged).at("cannot move back", staged)?;
     }
+    take_down(place)
+}
+
+/// Removes what was built of a layer.
+pub(crate) fn take_down(place: &Place) -> Result<()> {
     Layout::unlink(place)?;
     toolkit::remove_tree(&place.dir)
 }

@@ -120,7 +120,7 @@ impl VfsDriver {
     }
 
     fn refuse_existing(&self, id: &LayerId) -> Result<()> {
-        if fs::symlink_metadata(self.own(id)).is_err() {
+        if !toolkit::is_there(&self.own(id))? {
             return Ok(());
         }
         let message = format!("layer `{id}` exists");
@@ -264,9 +264,10 @@ impl Driver for VfsDriver {
 
     fn trash(&self, id: &LayerId) -> Result<Option<String>> {
         let tree = self.own(id);
-        if fs::symlink_metadata(&tree).is_err() {
+        if !toolkit::is_there(&tree)? {
             return Ok(None);
         }
+        toolkit::refuse_mounted(id, &self.run_dir.join(id.as_str()))?;
         let mut place = TempDir::create(&self.home.join(PLACES))?;
         match place.take(&tree)? {
             Some(content) => Ok(Some(self.places.hold(Held { place, content }))),

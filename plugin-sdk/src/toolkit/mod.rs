@@ -13,8 +13,9 @@ mod trees;
 mod usage;
 
 pub use copy::{CopiedXattrs, CopyOptions, copy_attributes, copy_tree};
+pub use dirs::{create_private_dirs, is_there};
 pub use places::{Held, Places};
-pub use private_mount::{is_mount_point, make_private, undo_private};
+pub use private_mount::{is_mount_point, make_private, refuse_mounted, undo_private};
 pub use remove::{remove_tree, remove_tree_at};
 pub use temp_dir::TempDir;
 pub use trees::{

@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use super::mountinfo;
-use crate::{DriverError, DriverErrorCode, IoContext, Result};
+use crate::{DriverError, DriverErrorCode, IoContext, LayerId, Result};
 
 /// Makes `directory` a mount point, by mounting it on itself, and keeps mounts below it from
 /// propagating to other mount namespaces, where they would stay when a layer is unmounted.
@@ -82,6 +82,20 @@ pub fn is_mount_point(directory: &Path) -> Result<bool> {
     // Kernels before 5.8 do not say.
     let directory = std::fs::canonicalize(directory).at("cannot resolve", directory)?;
     Ok(mountinfo::at(&mountinfo::mounts()?, &directory).is_some())
+}
+
+/// Refuses to remove a layer while it is mounted at `target`.
+///
+/// # Errors
+/// [`BUSY`](DriverErrorCode::BUSY), or what [`is_mount_point`] reports.
+pub fn refuse_mounted(id: &LayerId, target: &Path) -> Result<()> {
+    if !is_mount_point(target)? {
+        return Ok(());
+    }
+    let message = format!("the layer is mounted at `{}`", target.display());
+    Err(DriverError::new(DriverErrorCode::BUSY, message)
+        .object(id.as_str())
+        .remedy("unmount it first"))
 }
 
 #[cfg(test)]
