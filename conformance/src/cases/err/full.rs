@@ -84,8 +84,24 @@ fn refused(small: &Target, round: usize) -> Outcome {
         Some(layer_id("base")),
     ));
     match alone {
-        Ok(()) => small.driver.remove(&layer_id("alone")).map(drop)?,
+        // It may need a private place for that.
+        Ok(()) => {
+            let removed = asks::allowed(
+                "removing a layer",
+                small.driver.remove(&layer_id("alone")),
+                &FULL,
+            )?;
+            let there = small.driver.exists(&layer_id("alone"))?;
+            demand!(
+                there != removed,
+                "whether the layer exists ({there}) is not what its removal said"
+            );
+        }
         Err(error) => {
+            demand!(
+                !small.driver.exists(&layer_id("alone"))?,
+                "a refused layer exists"
+            );
             demand!(
                 error.code == DriverErrorCode::NO_SPACE,
                 "on a full file system the driver must fail as no-space, and says {error:?}"
@@ -96,10 +112,6 @@ fn refused(small: &Target, round: usize) -> Outcome {
             );
         }
     }
-    demand!(
-        !small.driver.exists(&layer_id("alone"))?,
-        "a layer exists that was refused or removed"
-    );
     match small.mount("child", &MountRequest::default()) {
         Ok(path) => {
             let written = fs::write(path.join("too-much"), random(small, 4 << 20)?);
@@ -141,6 +153,7 @@ fn clone(error: &plywood::Error) -> plywood::Error {
 fn works_again(small: &Target, round: usize) -> Outcome {
     small.unmount("child")?;
     small.driver.recover()?;
+    small.driver.remove(&layer_id("alone"))?;
     demand!(
         !small.driver.exists(&layer_id("new"))?,
         "a layer exists that did not fit"

@@ -3,14 +3,13 @@
 
 use plywood::{
     ErrorKind,
-    layers::LayerStore,
     plugin::DriverHandle,
     sdk::{CreateRequest, DriverErrorCode, MountRequest},
 };
 
 use crate::{
     Site, Target,
-    case::{Outcome, demand, same},
+    case::{Failure, Outcome, demand, same},
     cases::{asks, lifecycle::sample},
     manifest::Manifest,
     scratch::Size,
@@ -25,7 +24,7 @@ pub(super) fn erofs(target: &mut Target) -> Outcome {
     small.create_writable("child", Some("base"))?;
     let before = small.manifest("child")?;
     let (site, small) = small.close()?;
-    let small = small.ok_or_else(|| crate::case::Failure::harness("no file system"))?;
+    let small = small.ok_or_else(|| Failure::harness("no file system"))?;
     // The store's lock files are open for writing, which keeps the kernel from remounting; the
     // driver alone has nothing open.
     let driver = site.driver()?;
@@ -102,16 +101,17 @@ fn at_runtime(driver: &DriverHandle) -> Outcome {
 
 /// A store on a read-only file system is refused, or opens and refuses what writes.
 fn opened_read_only(site: &Site) -> Outcome {
-    let kinds = [ErrorKind::ReadOnlyFilesystem];
-    match site.open() {
-        Err(error) => asks::refused::<LayerStore>("opening", Err(error), &kinds),
-        Ok(target) => {
-            asks::refused("creating a layer", target.create("new", None), &kinds)?;
-            asks::refused("deleting a layer", target.delete("child"), &kinds)?;
-            target.close()?;
-            Ok(())
-        }
-    }
+    let driver = match site.driver() {
+        Err(error) => return asks::refused::<()>("opening the driver", Err(error), &READ_ONLY),
+        Ok(driver) => driver,
+    };
+    let used = match Target::with(site.clone(), driver.clone()) {
+        Err(error) => asks::refused::<()>("opening the store", Err(error), &READ_ONLY),
+        Ok(target) => asks::refused("creating a layer", target.create("new", None), &READ_ONLY)
+            .and_then(|()| asks::refused("deleting a layer", target.delete("child"), &READ_ONLY)),
+    };
+    driver.close()?;
+    used
 }
 
 fn writable_again(site: &Site, before: &Manifest) -> Outcome {

@@ -10,7 +10,7 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use super::UNKNOWN;
 use crate::{
     Site, Target,
-    case::{Outcome, demand},
+    case::{Failure, Outcome, demand},
     cases::{
         asks::{self, Traces},
         lifecycle::sample,
@@ -24,6 +24,9 @@ const NOT_PERMITTED: [ErrorKind; 1] = [ErrorKind::Permission];
 pub(super) fn refused(target: &mut Target) -> Outcome {
     target.put("base", None, &sample())?;
     target.create_writable("child", Some("base"))?;
+    let mut read_only = MountRequest::default();
+    read_only.read_only = target.driver.capabilities().read_only_mounts;
+    target.within_as("child", &read_only, |_| Ok::<_, Failure>(()))?;
     let before = target.manifest("child")?;
     let traces = Traces::of(target)?;
     for role in ["no-mounts", "nobody", "stranger"] {
