@@ -10,7 +10,8 @@ mod ids;
 mod lif;
 mod lifecycle;
 mod mnt;
-mod who;
+mod mounts;
+mod quotas;
 
 use crate::Case;
 
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
         content::CASES,
         err::CASES,
         fid::CASES,
+        quotas::CASES,
         ids::CASES,
         lif::CASES,
     ]
