@@ -11,6 +11,7 @@ mod lif;
 mod lifecycle;
 mod mnt;
 mod mounts;
+mod performance;
 mod quotas;
 
 use crate::Case;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Case> {
         content::CASES,
         err::CASES,
         fid::CASES,
+        performance::CASES,
         quotas::CASES,
         ids::CASES,
         lif::CASES,
