@@ -2,6 +2,7 @@
 //! What several drivers need.
 
 mod copy;
+mod dirs;
 pub mod mountinfo;
 pub mod options;
 mod places;
