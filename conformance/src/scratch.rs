@@ -448,17 +448,16 @@ impl SmallFilesystem {
     /// Makes it answer everything with an error from now on, as a disk that is pulled out.
     ///
     /// What was written before is on the disk; ext4 and xfs can do this.
+    #[expect(unsafe_code, reason = "no library wraps this call")]
     pub(crate) fn cut_off(&self) -> io::Result<()> {
         const SHUTDOWN: u32 = rustix::ioctl::opcode::read::<u32>(b'X', 125);
         const WITHOUT_FLUSH: u32 = 2;
         let root = fs::File::open(self.mount_point())?;
         nix::unistd::syncfs(&root)?;
-        #[expect(unsafe_code, reason = "no library wraps this call")]
         // SAFETY: the call of that number reads one 32-bit number.
-        unsafe {
-            let call = rustix::ioctl::Setter::<SHUTDOWN, u32>::new(WITHOUT_FLUSH);
-            rustix::ioctl::ioctl(&root, call)?;
-        }
+        let call = unsafe { rustix::ioctl::Setter::<SHUTDOWN, u32>::new(WITHOUT_FLUSH) };
+        // SAFETY: as above.
+        unsafe { rustix::ioctl::ioctl(&root, call) }?;
         Ok(())
     }
 

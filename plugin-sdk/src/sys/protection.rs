@@ -34,15 +34,10 @@ pub fn take_off(file: impl AsFd) -> Result<bool, Errno> {
 
 /// Makes a read-only subvolume of btrfs writable; says whether it was one.
 fn make_subvolume_writable(file: impl AsFd) -> Result<bool, Errno> {
-    const GET: u32 = opcode::read::<u64>(0x94, 25);
-    const SET: u32 = opcode::write::<u64>(0x94, 26);
     if rustix::fs::fstat(&file)?.st_ino != SUBVOLUME_ROOT {
         return Ok(false);
     }
-    #[expect(unsafe_code, reason = "no library wraps these calls of btrfs")]
-    // SAFETY: the call of that number writes one 64-bit number.
-    let found = unsafe { ioctl(&file, Getter::<GET, u64>::new()) };
-    let flags = match found {
+    let flags = match subvolume_flags(&file) {
         // Another file system, which has an inode of that number.
         Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(false),
         other => other?,
@@ -50,10 +45,24 @@ fn make_subvolume_writable(file: impl AsFd) -> Result<bool, Errno> {
     if flags & SUBVOLUME_READ_ONLY == 0 {
         return Ok(false);
     }
-    #[expect(unsafe_code, reason = "no library wraps these calls of btrfs")]
-    // SAFETY: the call of that number reads one 64-bit number.
-    unsafe {
-        ioctl(&file, Setter::<SET, u64>::new(flags & !SUBVOLUME_READ_ONLY))?;
-    }
+    set_subvolume_flags(&file, flags & !SUBVOLUME_READ_ONLY)?;
     Ok(true)
+}
+
+#[expect(unsafe_code, reason = "no library wraps this call of btrfs")]
+fn subvolume_flags(file: impl AsFd) -> Result<u64, Errno> {
+    const GET: u32 = opcode::read::<u64>(0x94, 25);
+    // SAFETY: the call of that number writes one 64-bit number.
+    let call = unsafe { Getter::<GET, u64>::new() };
+    // SAFETY: as above.
+    unsafe { ioctl(file, call) }
+}
+
+#[expect(unsafe_code, reason = "no library wraps this call of btrfs")]
+fn set_subvolume_flags(file: impl AsFd, flags: u64) -> Result<(), Errno> {
+    const SET: u32 = opcode::write::<u64>(0x94, 26);
+    // SAFETY: the call of that number reads one 64-bit number.
+    let call = unsafe { Setter::<SET, u64>::new(flags) };
+    // SAFETY: as above.
+    unsafe { ioctl(file, call) }
 }

@@ -202,7 +202,7 @@ pub(super) fn undeclared(target: &mut Target) -> Outcome {
         change(&mut request);
         driver.mount_plan(&id, &request).map(drop)
     };
-    let operations: [(&str, bool, &dyn Fn() -> plywood::Result<()>); 13] = [
+    let operations: [Operation<'_, plywood::Error>; 13] = [
         ("list", can.list, &|| driver.list().map(drop)),
         ("sync", can.sync, &|| driver.sync(&id)),
         ("native_changes", can.native_changes, &|| {
@@ -250,100 +250,61 @@ pub(super) fn undeclared(target: &mut Target) -> Outcome {
     )
 }
 
+/// An operation: what it is called, whether what it needs is declared, and the call.
+type Operation<'a, E> = (&'a str, bool, &'a dyn Fn() -> Result<(), E>);
+
 pub(super) fn declared(target: &mut Target) -> Outcome {
     target.put("base", None, &sample())?;
     target.create_writable("one", Some("base"))?;
-    let (can, driver) = (
-        target.driver.capabilities().clone(),
-        target.driver.unguarded(),
-    );
+    let driver = target.driver.unguarded();
+    let can = target.driver.capabilities().clone();
     let (id, base) = (layer_id("one"), layer_id("base"));
-    let supported = |what: &str, answer: sdk::Result<()>| -> Outcome {
-        demand!(
-            answer.as_ref().err().map(|error| error.code) != Some(DriverErrorCode::NOT_SUPPORTED),
-            "{what} is declared, and refused as not supported: {answer:?}"
-        );
-        // A label needs a security module; everything else must work.
-        if what != "mount_labels" {
-            answer?;
-        }
-        Ok(())
-    };
-    let plan = |change: &dyn Fn(&mut MountRequest)| -> sdk::Result<()> {
-        let mut request = MountRequest::default();
-        change(&mut request);
-        let plan = driver.mount_plan(&id, &request)?;
-        if let MountPlan::ByDriver { .. } = plan {
-            driver.mount(&id, &request)?;
-            driver.unmount(&id)?;
-        }
-        driver.released(&id)
-    };
-    let make = |key: &str, value: &str| -> sdk::Result<()> {
-        let mut request = CreateRequest::new(layer_id("limited"), Some(base.clone()));
-        request.kind = LayerKind::ReadWrite;
-        request
-            .storage_options
-            .insert(key.to_owned(), value.to_owned());
-        driver.create(&request)?;
-        driver.remove(&request.id).map(drop)
-    };
-    let copy = || -> sdk::Result<()> {
-        let mut request = CreateRequest::new(layer_id("copy"), Some(base.clone()));
-        request.template = Some(id.clone());
-        driver.create(&request)?;
-        driver.remove(&request.id).map(drop)
-    };
-    let stage = || -> sdk::Result<()> {
-        let request = CreateRequest::new(layer_id("staged"), Some(base.clone()));
-        driver.discard(&driver.stage(&request)?.token)?;
-        let staged = driver.stage(&request)?;
-        if can.sync {
-            driver.sync_staged(&staged.token)?;
-        }
-        driver.adopt(&staged.token, &request)?;
-        driver.remove(&request.id).map(drop)
-    };
-    let throw = || -> sdk::Result<()> {
-        driver.create(&CreateRequest::new(layer_id("thrown"), None))?;
-        match driver.trash(&layer_id("thrown"))? {
-            Some(token) => driver.reap(&token),
-            None => Err(DriverError::no_layer(&layer_id("thrown"))),
-        }
-    };
-    let operations: [(&str, bool, &dyn Fn() -> sdk::Result<()>); 13] = [
+    let operations: [Operation<'_, DriverError>; 13] = [
         ("list", can.list, &|| driver.list().map(drop)),
         ("read_only_mounts", can.read_only_mounts, &|| {
-            plan(&|request| request.read_only = true)
+            planned(driver, |request| request.read_only = true)
         }),
         ("mount_options", can.mount_options, &|| {
-            plan(&|request| request.options = vec!["nodev".to_owned()])
+            planned(driver, |request| request.options = vec!["nodev".to_owned()])
         }),
         ("mount_labels", can.mount_labels, &|| {
-            plan(&|request| {
-                request.label = Some("system_u:object_r:container_file_t:s0".to_owned())
-            })
+            let label = "system_u:object_r:container_file_t:s0";
+            planned(driver, |request| request.label = Some(label.to_owned()))
         }),
         ("volatile_mounts", can.volatile_mounts, &|| {
-            plan(&|request| request.volatile = true)
+            planned(driver, |request| request.volatile = true)
         }),
         ("native_changes", can.native_changes, &|| {
             driver.native_changes(&id, Some(&base)).map(drop)
         }),
-        ("staging", can.staging, &stage),
-        ("deferred_removal", can.deferred_removal, &throw),
+        ("staging", can.staging, &|| staged(driver, can.sync)),
+        ("deferred_removal", can.deferred_removal, &|| thrown(driver)),
         ("sync", can.sync, &|| driver.sync(&id)),
-        ("size_quota", can.size_quota, &|| make("size", "64m")),
-        ("inode_quota", can.inode_quota, &|| make("inodes", "1000")),
-        ("template", can.template, &copy),
+        ("size_quota", can.size_quota, &|| {
+            limited(driver, "size", "64m")
+        }),
+        ("inode_quota", can.inode_quota, &|| {
+            limited(driver, "inodes", "1000")
+        }),
+        ("template", can.template, &|| {
+            let mut request = CreateRequest::new(layer_id("copy"), Some(base.clone()));
+            request.template = Some(id.clone());
+            made(driver, &request)
+        }),
         ("cheap_usage", can.cheap_usage, &|| {
             driver.usage(&id).map(drop)
         }),
     ];
-    for (name, declared, call) in operations {
-        if declared {
-            target.step(name)?;
-            supported(name, call())?;
+    for (name, _, call) in operations.iter().filter(|(_, declared, _)| *declared) {
+        target.step(name)?;
+        let answer = call();
+        demand!(
+            answer.as_ref().err().map(|error| error.code) != Some(DriverErrorCode::NOT_SUPPORTED),
+            "{name} is declared, and refused as not supported: {answer:?}"
+        );
+        // A label needs a security module; everything else must work.
+        if *name != "mount_labels" {
+            answer?;
         }
     }
     demand!(
@@ -351,4 +312,45 @@ pub(super) fn declared(target: &mut Target) -> Outcome {
         "the layer lost content"
     );
     Ok(())
+}
+
+fn planned(driver: &dyn Driver, change: impl FnOnce(&mut MountRequest)) -> sdk::Result<()> {
+    let id = layer_id("one");
+    let mut request = MountRequest::default();
+    change(&mut request);
+    if let MountPlan::ByDriver { .. } = driver.mount_plan(&id, &request)? {
+        driver.mount(&id, &request)?;
+        driver.unmount(&id)?;
+    }
+    driver.released(&id)
+}
+
+fn made(driver: &dyn Driver, request: &CreateRequest) -> sdk::Result<()> {
+    driver.create(request)?;
+    driver.remove(&request.id).map(drop)
+}
+
+fn limited(driver: &dyn Driver, key: &str, value: &str) -> sdk::Result<()> {
+    let mut request = CreateRequest::new(layer_id("limited"), Some(layer_id("base")));
+    request.kind = LayerKind::ReadWrite;
+    request.storage_options = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+    made(driver, &request)
+}
+
+fn staged(driver: &dyn Driver, sync: bool) -> sdk::Result<()> {
+    let request = CreateRequest::new(layer_id("staged"), Some(layer_id("base")));
+    driver.discard(&driver.stage(&request)?.token)?;
+    let staged = driver.stage(&request)?;
+    if sync {
+        driver.sync_staged(&staged.token)?;
+    }
+    driver.adopt(&staged.token, &request)?;
+    driver.remove(&request.id).map(drop)
+}
+
+fn thrown(driver: &dyn Driver) -> sdk::Result<()> {
+    let id = layer_id("thrown");
+    driver.create(&CreateRequest::new(id.clone(), None))?;
+    let token = driver.trash(&id)?;
+    driver.reap(&token.ok_or_else(|| DriverError::no_layer(&id))?)
 }

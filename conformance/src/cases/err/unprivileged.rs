@@ -155,6 +155,10 @@ pub(super) fn nobody(site: &Site, _: &[String]) -> Outcome {
             &NOT_PERMITTED,
         )?;
     }
+    core_refuses(&target)
+}
+
+fn core_refuses(target: &Target) -> Outcome {
     wire::step("core")?;
     let answers = [
         (

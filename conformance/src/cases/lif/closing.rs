@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 
 use plywood::{
     ErrorKind,
+    plugin::DriverHandle,
     sdk::{CreateRequest, LayerKind, MountRequest},
     store::{MountOptions, Store},
 };
@@ -121,46 +122,7 @@ pub(super) fn used_afterwards(target: &mut Target) -> Outcome {
     let before = target.manifest("child")?;
     target.driver.close()?;
     target.step("every operation of the closed instance works or is refused")?;
-    let (driver, child, can) = (
-        &target.driver,
-        layer_id("child"),
-        target.driver.capabilities().clone(),
-    );
-    let made = driver.create(&CreateRequest::new(
-        layer_id("late"),
-        Some(layer_id("base")),
-    ));
-    let answers = [
-        ("create", made.map(drop)),
-        ("exists", driver.exists(&child).map(drop)),
-        ("status", driver.status().map(drop)),
-        ("metadata", driver.metadata(&child).map(drop)),
-        ("usage", driver.usage(&child).map(drop)),
-        ("content_roots", driver.content_roots(&child).map(drop)),
-        (
-            "diff_view",
-            driver.diff_view(&child, Some(&layer_id("base"))).map(drop),
-        ),
-        ("unpack_target", driver.unpack_target(&child).map(drop)),
-        (
-            "mount_plan",
-            driver
-                .mount_plan(&child, &MountRequest::default())
-                .map(drop),
-        ),
-        ("released", driver.released(&child)),
-        ("recover", driver.recover().map(drop)),
-        ("remove", driver.remove(&layer_id("spare")).map(drop)),
-        (
-            "list",
-            if can.list {
-                driver.list().map(drop)
-            } else {
-                Ok(())
-            },
-        ),
-    ];
-    for (operation, answer) in answers {
+    for (operation, answer) in asked(&target.driver) {
         let kind = answer.as_ref().err().map(plywood::Error::kind);
         demand!(
             kind != Some(ErrorKind::DriverPoisoned),
@@ -200,6 +162,31 @@ pub(super) fn used_afterwards(target: &mut Target) -> Outcome {
     }
     again.close()?;
     Ok(())
+}
+
+/// What a driver answers to everything, as far as it is declared.
+fn asked(driver: &DriverHandle) -> Vec<(&'static str, plywood::Result<()>)> {
+    let (base, child) = (layer_id("base"), layer_id("child"));
+    let mount = MountRequest::default();
+    let new = CreateRequest::new(layer_id("late"), Some(base.clone()));
+    let mut answers = vec![
+        ("create", driver.create(&new)),
+        ("exists", driver.exists(&child).map(drop)),
+        ("status", driver.status().map(drop)),
+        ("metadata", driver.metadata(&child).map(drop)),
+        ("usage", driver.usage(&child).map(drop)),
+        ("content_roots", driver.content_roots(&child).map(drop)),
+        ("diff_view", driver.diff_view(&child, Some(&base)).map(drop)),
+        ("unpack_target", driver.unpack_target(&child).map(drop)),
+        ("mount_plan", driver.mount_plan(&child, &mount).map(drop)),
+        ("released", driver.released(&child)),
+        ("recover", driver.recover().map(drop)),
+        ("remove", driver.remove(&layer_id("spare")).map(drop)),
+    ];
+    if driver.capabilities().list {
+        answers.push(("list", driver.list().map(drop)));
+    }
+    answers
 }
 
 /// Opens the store anew and looks at it.

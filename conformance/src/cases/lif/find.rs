@@ -143,7 +143,7 @@ pub(super) fn leaver(site: &Site, _: &[String]) -> Outcome {
     }
     wire::step("left")?;
     loop {
-        std::thread::sleep(std::time::Duration::from_secs(60));
+        std::thread::sleep(std::time::Duration::from_mins(1));
     }
 }
 

@@ -85,7 +85,7 @@ pub(super) fn awkward(target: &mut Target) -> Outcome {
         fs::create_dir_all(path.join("closed/inner/more"))?;
         fs::write(path.join("closed/inner/file"), "x")?;
         for name in ["closed/inner/more", "closed/inner", "closed", "d"] {
-            fs::set_permissions(path.join(name), fs::Permissions::from_mode(0))?;
+            fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o000))?;
         }
         Ok(())
     };

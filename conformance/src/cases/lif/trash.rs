@@ -194,6 +194,6 @@ pub(super) fn leaver(site: &Site, _: &[String]) -> Outcome {
     thrown(&target, "one")?;
     wire::step("thrown away")?;
     loop {
-        thread::sleep(Duration::from_secs(60));
+        thread::sleep(Duration::from_mins(1));
     }
 }
