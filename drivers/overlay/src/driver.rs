@@ -319,12 +319,12 @@ impl Driver for OverlayDriver {
         let place = layout.get(id)?;
         let run_dir = &self.store.run_dir;
         program::unmount_target(&merged::path(id, &place, run_dir))?;
-        merged::renew(id, &place, run_dir)
+        merged::renew(id, &place, run_dir, self.host.as_ref())
     }
 
     fn released(&self, id: &LayerId) -> Result<()> {
         match self.store.layout.find(id)? {
-            Some(place) => merged::renew(id, &place, &self.store.run_dir),
+            Some(place) => merged::renew(id, &place, &self.store.run_dir, self.host.as_ref()),
             None => Ok(()),
         }
     }

@@ -7,9 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, LayerId, Result};
+use plywood_plugin_sdk::{
+    DriverError, DriverErrorCode, Host, IoContext, LayerId, LogLevel, Result,
+};
 
-use crate::layout::{Place, absent, make_dir, make_dirs};
+use crate::{
+    driver::TARGET,
+    layout::{Place, absent, make_dir, make_dirs},
+};
 
 /// Where the layer appears: `merged`; for a layer of an image store, which is not written to, a
 /// directory below the run root.
@@ -48,33 +53,61 @@ fn make(target: &Path, place: &Place) -> Result<()> {
 /// - By rename over the old one, so that there is always one; what still keeps the old one busy
 ///   keeps a directory that is gone.
 /// - On a full disk the old one stays: unmounting is what makes room there.
-pub(crate) fn renew(id: &LayerId, place: &Place, run_dir: &Path) -> Result<()> {
+/// - So does one with files in it, which somebody wrote there who did not see that the mount had
+///   gone: the next mount covers them, and they go with the layer.
+pub(crate) fn renew(id: &LayerId, place: &Place, run_dir: &Path, host: &dyn Host) -> Result<()> {
     let target = path(id, place, run_dir);
-    if !place.own {
-        remove(&target)?;
-        return remove(&run_dir.join(id.as_str()));
+    let kept = if place.own {
+        let fresh = place.dir.join("merged.1");
+        remove(&fresh)?;
+        match make(&fresh, place) {
+            Err(error) if error.code == DriverErrorCode::NO_SPACE => return Ok(()),
+            made => made?,
+        }
+        match fs::rename(&fresh, &target) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                remove(&fresh)?;
+                true
+            }
+            renamed => renamed.at("cannot replace", &target).map(|()| false)?,
+        }
+    } else {
+        !remove(&target)? || !remove(&run_dir.join(id.as_str()))?
+    };
+    if kept {
+        let text = format!(
+            "files were written to `{}` while layer `{id}` was not mounted there",
+            target.display()
+        );
+        host.log(LogLevel::Warn, TARGET, &text);
     }
-    let fresh = place.dir.join("merged.1");
-    remove(&fresh)?;
-    match make(&fresh, place) {
-        Err(error) if error.code == DriverErrorCode::NO_SPACE => return Ok(()),
-        made => made?,
-    }
-    fs::rename(&fresh, &target).at("cannot replace", &target)
+    Ok(())
 }
 
-fn remove(path: &Path) -> Result<()> {
+/// Says whether it is gone; a directory with files in it stays.
+fn remove(path: &Path) -> Result<bool> {
     match fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DriverError::io("cannot remove", path, &error))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(error) => Err(DriverError::io("cannot remove", path, &error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Host for Counting {
+        fn log(&self, _: LogLevel, _: &str, _: &str) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 
     fn place(root: &Path, own: bool) -> Place {
         let dir = root.join("home/layer");
@@ -96,9 +129,25 @@ mod tests {
         let before = fs::metadata(&target).unwrap();
         assert_eq!(before.mode() & 0o7777, 0o700);
         fs::create_dir(own.dir.join("merged.1")).unwrap();
-        renew(&id, &own, &run).unwrap();
+        renew(&id, &own, &run, &Counting::default()).unwrap();
         assert_ne!(fs::metadata(&target).unwrap().ino(), before.ino());
         assert!(!own.dir.join("merged.1").exists());
+    }
+
+    #[test]
+    fn files_that_were_written_into_it_stay_and_stop_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (id, run) = (LayerId::new("layer").unwrap(), root.path().join("run"));
+        for own in [true, false] {
+            let place = place(root.path(), own);
+            let target = ready(&id, &place, &run).unwrap();
+            fs::write(target.join("late"), "x").unwrap();
+            let host = Counting::default();
+            renew(&id, &place, &run, &host).unwrap();
+            assert!(target.join("late").exists());
+            assert!(!place.dir.join("merged.1").exists());
+            assert_eq!(host.0.into_inner(), 1);
+        }
     }
 
     #[test]
@@ -108,7 +157,7 @@ mod tests {
         let theirs = place(root.path(), false);
         assert_eq!(ready(&id, &theirs, &run).unwrap(), run.join("layer/merged"));
         assert!(!theirs.dir.join("merged").exists());
-        renew(&id, &theirs, &run).unwrap();
+        renew(&id, &theirs, &run, &Counting::default()).unwrap();
         assert!(!run.join("layer").exists());
     }
 }
