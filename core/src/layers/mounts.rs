@@ -101,8 +101,8 @@ impl MountTable {
         Self(Table::load(&[]).expect("no file, nothing to read"))
     }
 
-    fn load(path: &Path) -> Result<Self> {
-        Ok(Self(Table::load(&[(path.to_owned(), Durability::Full)])?))
+    fn load(path: &Path, durability: Durability) -> Result<Self> {
+        Ok(Self(Table::load(&[(path.to_owned(), durability)])?))
     }
 
     fn active(&self, id: &str) -> Option<&MountRecord> {
@@ -143,7 +143,7 @@ impl Shared {
         {
             return Ok(Arc::clone(table));
         }
-        let table = Arc::new(MountTable::load(&self.mounts_path)?);
+        let table = Arc::new(MountTable::load(&self.mounts_path, self.durability)?);
         self.state().mounts = Some((Arc::clone(&table), token));
         Ok(table)
     }
@@ -166,7 +166,7 @@ impl Shared {
             .filter(|(_, seen)| *seen == token);
         let table = match known {
             Some((table, _)) => Arc::unwrap_or_clone(table),
-            None => MountTable::load(&self.mounts_path)?,
+            None => MountTable::load(&self.mounts_path, self.durability)?,
         };
         Ok(MountsWrite {
             shared: self,
