@@ -106,6 +106,16 @@ pub enum ArchiveError {
         /// The entry.
         name: String,
     },
+    /// The device's numbers do not fit into the kernel's, which would cut them to others.
+    #[error("{name:?} is a device {major}:{minor}, which cannot exist")]
+    InvalidDevice {
+        /// The entry.
+        name: String,
+        /// The major number in its header.
+        major: u32,
+        /// The minor number in its header.
+        minor: u32,
+    },
     /// The stream decompresses to more than the caller allows.
     #[error("the layer is larger than the limit of {limit} bytes")]
     TooLarge {
@@ -142,7 +152,8 @@ impl ArchiveError {
             | Self::UnmappedId { name, .. }
             | Self::InvalidId { name, .. }
             | Self::ReservedAttribute { name, .. }
-            | Self::ReservedDevice { name } => Some(name),
+            | Self::ReservedDevice { name }
+            | Self::InvalidDevice { name, .. } => Some(name),
             Self::InvalidHeader { .. }
             | Self::FieldTooLong { .. }
             | Self::TooLarge { .. }
@@ -178,7 +189,8 @@ impl ArchiveError {
             | Self::InvalidHardLink { .. }
             | Self::InvalidWhiteout { .. }
             | Self::InvalidAufsLink { .. }
-            | Self::InvalidId { .. } => {
+            | Self::InvalidId { .. }
+            | Self::InvalidDevice { .. } => {
                 "nothing was kept; make the archive anew without that entry"
             }
         };

@@ -33,9 +33,19 @@ pub(super) fn host_id(maps: &[IdMap], id: i64, name: &[u8]) -> Result<u32> {
     })
 }
 
-/// Refuses what an overlay mount would take for its own marks.
+/// Refuses what an overlay mount would take for its own marks, also after the kernel has cut the
+/// numbers of a device to the 12 and 20 bits that it has for them.
 pub(super) fn refuse_reserved(entry: &Entry) -> Result<()> {
     let name = || printable(&entry.name);
+    let (major, minor) = entry.device;
+    let is_device = matches!(
+        entry.kind,
+        EntryType::CharacterDevice | EntryType::BlockDevice
+    );
+    if is_device && (major >= 1 << 12 || minor >= 1 << 20) {
+        let name = name();
+        return Err(ArchiveError::InvalidDevice { name, major, minor }.into());
+    }
     if entry.kind == EntryType::CharacterDevice && entry.device == (0, 0) {
         return Err(ArchiveError::ReservedDevice { name: name() }.into());
     }
