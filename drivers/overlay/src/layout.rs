@@ -21,7 +21,7 @@ pub(crate) const MAX_DEPTH: usize = 500;
 /// What is in a home beside the layers, by names that a layer could have.
 pub(crate) const RESERVED: [&str; 4] = [LINK_DIR, "staging", "tempdirs", "backingFsBlockDev"];
 
-/// Mode of a base layer's `diff`, before the umask.
+/// Mode of a base layer's `diff`, whatever the umask.
 pub(crate) const ROOT_MODE: u32 = 0o555;
 
 /// A home directory and the homes of the image stores below it.
@@ -141,7 +141,7 @@ pub(crate) struct Attributes {
     pub(crate) outer: (u32, u32),
     /// Owner of the directories in it.
     pub(crate) inner: (u32, u32),
-    /// Mode of `diff`, before the umask.
+    /// Mode of `diff`, whatever the umask.
     pub(crate) mode: u32,
     /// The directory whose attributes `diff` gets: the parent's, since the kernel shows those of
     /// the nearest layer alone.
@@ -155,7 +155,9 @@ impl Attributes {
     pub(crate) fn make_diff(&self, path: &Path) -> Result<()> {
         make_dir(path, self.mode, self.inner)?;
         let Some(like) = &self.like else {
-            return Ok(());
+            // It is what containers see as their root.
+            let mode = fs::Permissions::from_mode(self.mode);
+            return fs::set_permissions(path, mode).at("cannot change the mode of", path);
         };
         let options = CopyOptions {
             ignore_chown_errors: self.ignore_chown_errors,

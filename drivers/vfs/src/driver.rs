@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt, lchown},
+    os::unix::fs::{DirBuilderExt, PermissionsExt, lchown},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +16,7 @@ use plywood_plugin_sdk::{
 
 use crate::config::Config;
 
-/// Mode of a base layer's root, before the umask.
+/// Mode of a base layer's root, whatever the umask.
 const ROOT_MODE: u32 = 0o555;
 
 /// Where layers are while they are being made or removed.
@@ -113,8 +113,13 @@ impl VfsDriver {
                 ..CopyOptions::everything()
             };
             toolkit::copy_tree(&source, &content, options)?;
-        } else if (uid, gid) != (0, 0) {
-            lchown(&content, Some(uid), Some(gid)).at("cannot change the owner of", &content)?;
+        } else {
+            // It is what containers see as their root.
+            let mode = fs::Permissions::from_mode(ROOT_MODE);
+            fs::set_permissions(&content, mode).at("cannot change the mode of", &content)?;
+            if (uid, gid) != (0, 0) {
+                lchown(&content, Some(uid), Some(gid)).at("cannot change the owner of", &content)?;
+            }
         }
         Ok(Held { place, content })
     }

@@ -2,8 +2,8 @@
 //! What nearly every driver asks of a request.
 
 use std::{
-    fs::DirBuilder,
-    os::unix::fs::{DirBuilderExt, chown},
+    fs::{DirBuilder, Permissions, set_permissions},
+    os::unix::fs::{DirBuilderExt, PermissionsExt, chown},
     path::Path,
 };
 
@@ -76,18 +76,20 @@ impl CreateRequest {
         }
     }
 
-    /// Makes `directory`, the root of a layer without a parent: empty, with the mode 0555 before
-    /// the umask and the owner that the id maps give to root.
+    /// Makes `directory`, the root of a layer without a parent: empty, with the mode 0555, whatever
+    /// the umask, and the owner that the id maps give to root.
     ///
     /// # Errors
     /// As [`CreateRequest::root_owner`], and what the file system reports.
     ///
     /// # Compatibility
-    /// The mode is that of containers/storage.
+    /// The mode is that of containers/storage under the umask that podman sets.
     pub fn make_root(&self, directory: &Path) -> Result<()> {
         let (uid, gid) = self.root_owner()?;
         let made = DirBuilder::new().mode(0o555).create(directory);
         made.at("cannot create", directory)?;
+        let mode = Permissions::from_mode(0o555);
+        set_permissions(directory, mode).at("cannot change the mode of", directory)?;
         chown(directory, Some(uid), Some(gid)).at("cannot change the owner of", directory)
     }
 
