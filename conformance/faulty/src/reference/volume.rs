@@ -57,7 +57,7 @@ pub(super) fn available() -> bool {
         .open("/dev/loop-control");
     control.is_ok()
         && ["mkfs.ext4", "losetup"].iter().all(|tool| {
-            let tried = Command::new(tool).arg("-V").output();
+            let tried = command(tool).arg("-V").output();
             tried.is_ok_and(|tried| tried.status.success())
         })
 }
@@ -157,14 +157,14 @@ impl Device {
         let image = fs::canonicalize(image).at("cannot resolve", image)?;
         // What is found may be given up by its last user before it is opened here.
         for _ in 0..10 {
-            let mut attach = Command::new("losetup");
+            let mut attach = command("losetup");
             attach.args(["--find", "--show", "--nooverlap"]).arg(&image);
             let path = PathBuf::from(run(&mut attach)?.trim());
             let open = File::options().read(true).write(true).open(&path);
             let file = open.at("cannot open", &path)?;
             if backing_file(&path).is_some_and(|backing| backing == image) {
                 // It is in use, so the kernel detaches it when it no longer is.
-                run(Command::new("losetup").arg("--detach").arg(&path))?;
+                run(command("losetup").arg("--detach").arg(&path))?;
                 return Ok(Self { path, _file: file });
             }
         }
@@ -198,7 +198,7 @@ pub(super) fn detach(point: &Path) -> Result<()> {
 fn format(image: &Path, blocks: u64) -> Result<()> {
     let file = File::create(image).at("cannot create", image)?;
     file.set_len(blocks * BLOCK).at("cannot size", image)?;
-    let mut make = Command::new("mkfs.ext4");
+    let mut make = command("mkfs.ext4");
     make.args([
         "-q", "-F", "-b", "4096", "-m", "0", "-i", "8192", "-I", "256",
     ]);
@@ -214,6 +214,16 @@ fn free_blocks(image: &Path) -> Result<u64> {
     let read = file.read_exact_at(&mut bytes, 1024 + 12);
     read.at("cannot read", image)?;
     Ok(u32::from_le_bytes(bytes).into())
+}
+
+/// A tool of the system; somebody else's may lie in the directories of `PATH`.
+fn command(tool: &str) -> Command {
+    let places = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Path::new);
+    let mut found = places.into_iter().map(|place| place.join(tool));
+    let path = found.find(|path| path.exists());
+    let mut command = Command::new(path.unwrap_or_else(|| places[0].join(tool)));
+    command.env_clear();
+    command
 }
 
 fn run(command: &mut Command) -> Result<String> {
