@@ -138,7 +138,12 @@ static ASSERTIONS: AtomicU32 = AtomicU32::new(0);
 
 /// Counts one assertion of this process's case.
 pub(crate) fn count_assertion() {
-    ASSERTIONS.fetch_add(1, Ordering::Relaxed);
+    count_assertions(1);
+}
+
+/// Counts what another process of the case asserted.
+pub(crate) fn count_assertions(number: u32) {
+    ASSERTIONS.fetch_add(number, Ordering::Relaxed);
 }
 
 /// How many assertions were made so far.

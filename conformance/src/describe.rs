@@ -125,6 +125,7 @@ pub(crate) fn open(
         backing: scratch.backing.clone(),
         case: String::new(),
         seed: 0,
+        fuzz: std::time::Duration::ZERO,
         messages: root.path().join("description"),
         sabotaged: false,
     };

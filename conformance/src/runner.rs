@@ -37,6 +37,8 @@ pub struct Options {
     pub jobs: usize,
     /// Multiplies every case's time limit.
     pub patience: u32,
+    /// How long cases with random input go on.
+    pub fuzz: Duration,
     /// Replaces every case's time limit.
     pub limit: Option<Duration>,
     /// A directory for what processes of cases say.
@@ -182,7 +184,7 @@ fn try_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> io::R
         .stdout(Stdio::from(log.try_clone()?))
         .stderr(Stdio::from(log))
         .spawn()?;
-    let limit = options.limit.unwrap_or(entry.timeout) * options.patience.max(1);
+    let limit = options.limit.unwrap_or(entry.timeout + options.fuzz) * options.patience.max(1);
     let ended = watch(&mut child, limit)?;
     let mut messages = wire::read(&site.messages)?;
     let verdict = match (ended, messages.verdict.take()) {
@@ -219,6 +221,7 @@ fn site(options: &Options, backing: &Backing, entry: &Entry, root: &Path, said: 
         backing: backing.clone(),
         case: entry.id.to_owned(),
         seed: options.seed,
+        fuzz: options.fuzz,
         messages: said.join("messages"),
         sabotaged: options.sabotage.as_deref() == Some(entry.id),
     }

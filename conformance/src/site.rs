@@ -96,6 +96,8 @@ pub struct Site {
     pub backing: Backing,
     pub(crate) case: String,
     pub(crate) seed: u64,
+    /// How long cases with random input go on.
+    pub(crate) fuzz: Duration,
     pub(crate) messages: PathBuf,
     /// Turns a failure into a pass, to show that the suite's own test notices.
     pub(crate) sabotaged: bool,
@@ -262,7 +264,10 @@ impl Peer {
         let messages = wire::read(&self.messages)?;
         let last = messages.steps.last();
         match messages.verdict {
-            Some(verdict) if verdict.status == Status::Pass => Ok(()),
+            Some(verdict) if verdict.status == Status::Pass => {
+                crate::case::count_assertions(verdict.assertions);
+                Ok(())
+            }
             Some(verdict) => Err(Failure {
                 ending: match verdict.status {
                     Status::NotRun => crate::case::Ending::NotRun,

@@ -11,6 +11,7 @@ use std::{
 use plywood::{
     Error, Result,
     archive::{Compression, walk::Change},
+    durable::Durability,
     layers::{
         DiffOptions, Layer, LayerStore, LayerStoreOptions, NewLayer, PutOptions, Reaper,
         UnmountOptions,
@@ -66,18 +67,26 @@ impl Target {
 
     /// A store around a driver that is open already.
     pub(crate) fn with(site: Site, driver: DriverHandle) -> Result<Self> {
-        let name = site.source.name()?;
-        let mut store = LayerStoreOptions::new(
-            site.root.join("graph").join(format!("{name}-layers")),
-            site.root.join("run").join(format!("{name}-layers")),
-        );
-        store.driver = Some(driver.clone());
         Ok(Self {
-            store: LayerStore::open(store)?,
+            store: store(&site, &driver, Durability::Full)?,
             driver,
             site,
             small: None,
         })
+    }
+
+    /// From now on nothing is made durable, as far as the driver takes the toolkit's option `sync`:
+    /// for cases about many layers.
+    pub(crate) fn without_sync(&mut self) -> Result<()> {
+        let mut site = self.site.clone();
+        site.options
+            .push(format!("{}.sync=none", site.source.name()?));
+        if let Ok(driver) = site.driver() {
+            self.driver = driver;
+            self.site = site;
+        }
+        self.store = store(&self.site, &self.driver, Durability::None)?;
+        Ok(())
     }
 
     /// The same store opened once more, as by another program.
@@ -301,6 +310,18 @@ impl Target {
     pub(crate) fn metadata(&self, id: &str) -> Result<BTreeMap<String, String>> {
         self.driver.metadata(&layer_id(id))
     }
+}
+
+/// The store around a driver.
+fn store(site: &Site, driver: &DriverHandle, durability: Durability) -> Result<LayerStore> {
+    let name = site.source.name()?;
+    let mut options = LayerStoreOptions::new(
+        site.root.join("graph").join(format!("{name}-layers")),
+        site.root.join("run").join(format!("{name}-layers")),
+    );
+    options.driver = Some(driver.clone());
+    options.durability = durability;
+    LayerStore::open(options)
 }
 
 /// A layer with an id, and nothing else but perhaps a parent.

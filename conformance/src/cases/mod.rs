@@ -2,23 +2,37 @@
 //! The cases, by group.
 
 mod asks;
+mod con;
 mod content;
 mod crash;
+mod dep;
+mod direct;
 mod err;
 mod fid;
 mod ids;
+mod init;
+mod lek;
 mod lif;
 mod lifecycle;
 mod mnt;
-mod mounts;
-mod performance;
-mod quotas;
+mod options;
+mod per;
+mod sec;
+mod who;
 
 use crate::Case;
 
 /// Every case that is run against a driver, sorted by id.
 pub fn all() -> Vec<Case> {
     let mut cases = [
+        con::crowd::CASES,
+        con::processes::CASES,
+        con::removal::CASES,
+        con::sharing::CASES,
+        dep::CASES,
+        lek::machine::CASES,
+        lek::process::CASES,
+        lek::storage::CASES,
         abi::boundary::CASES,
         abi::file::CASES,
         abi::instances::CASES,
@@ -28,6 +42,9 @@ pub fn all() -> Vec<Case> {
         lifecycle::CASES,
         cow::CASES,
         mnt::CASES,
+        per::exchange::CASES,
+        per::place::CASES,
+        per::restart::CASES,
         who::CASES,
         content::CASES,
         err::CASES,
@@ -36,6 +53,13 @@ pub fn all() -> Vec<Case> {
         quotas::CASES,
         ids::CASES,
         lif::CASES,
+        sec::access::CASES,
+        sec::bombs::CASES,
+        sec::export::CASES,
+        sec::fuzz::CASES,
+        sec::race::CASES,
+        sec::removal::CASES,
+        sec::unpack::CASES,
     ]
     .concat();
     cases.sort_by_key(|case| case.id);

@@ -61,6 +61,9 @@ pub(super) struct RunOptions {
     /// Multiplies the time that each case may take.
     #[arg(long, default_value_t = 1)]
     patience: u32,
+    /// How many seconds the cases with random input go on, each; 600 is what a release deserves.
+    #[arg(long, default_value_t = 2, value_name = "SECONDS")]
+    fuzz: u32,
     /// Where the report goes.
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
@@ -171,6 +174,7 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
         seed: results.run.seed,
         jobs: results.run.jobs,
         patience: options.patience,
+        fuzz: std::time::Duration::from_secs(options.fuzz.into()),
         limit: None,
         work: work.path().to_owned(),
         keep: options

@@ -64,6 +64,7 @@ impl<'a> Lab<'a> {
             seed: 0x5eed,
             jobs: self.jobs,
             patience: 1,
+            fuzz: Duration::from_secs(1),
             limit,
             work: self.work.to_owned(),
             keep: None,
