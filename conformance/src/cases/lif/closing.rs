@@ -129,7 +129,7 @@ pub(super) fn used_afterwards(target: &mut Target) -> Outcome {
             "the driver panicked in {operation} after its cleanup: {answer:?}"
         );
     }
-    let spare = driver.exists(&layer_id("spare"));
+    let spare = target.driver.exists(&layer_id("spare"));
     target.step("mounting through it works or is refused")?;
     match target.mount("child", &MountRequest::default()) {
         Ok(path) => {
