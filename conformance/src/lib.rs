@@ -22,6 +22,7 @@ mod cli;
 mod describe;
 mod gates;
 mod leaks;
+mod log;
 mod manifest;
 mod ops;
 mod report;

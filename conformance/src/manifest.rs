@@ -8,17 +8,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::stat::SFlag;
 use sha2::{Digest as _, Sha256};
 
 /// What is known of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
-    mode: u32,
+    pub(crate) mode: u32,
     owner: (u32, u32),
     /// Whole nanoseconds since 1970.
     mtime: i128,
     device: u64,
-    content: Option<String>,
+    /// The hash of a file's bytes.
+    pub(crate) content: Option<String>,
     target: Option<PathBuf>,
     /// The first path of the same file, for hard links.
     link_of: Option<PathBuf>,
@@ -26,6 +28,24 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// Whether something is different that makes it a changed path; a directory's time is not.
+    pub(crate) fn changed_from(&self, old: &Self) -> bool {
+        let comparable = |facts: &Self| Self {
+            mtime: if facts.is(SFlag::S_IFDIR) {
+                0
+            } else {
+                facts.mtime
+            },
+            link_of: None,
+            ..facts.clone()
+        };
+        comparable(self) != comparable(old)
+    }
+
+    fn is(&self, kind: SFlag) -> bool {
+        self.mode & SFlag::S_IFMT.bits() == kind.bits()
+    }
+
     /// What differs, in words.
     fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
@@ -118,15 +138,40 @@ impl Manifest {
         self
     }
 
-    /// A name whose others are elsewhere, or deleted in a layer, is like a file's only one.
-    fn forget_lone_links(&mut self) {
-        let mut names: BTreeMap<PathBuf, usize> = BTreeMap::new();
-        for first in self.0.values().filter_map(|facts| facts.link_of.clone()) {
-            *names.entry(first).or_default() += 1;
-        }
+    /// What a stream carries of it: no root, no sockets, whole seconds, and of the attributes
+    /// `user.*` and `security.capability`.
+    pub(crate) fn exported(mut self) -> Self {
+        self.0.retain(|_, facts| !facts.is(SFlag::S_IFSOCK));
         for facts in self.0.values_mut() {
-            facts.link_of = facts.link_of.take().filter(|first| names[first] > 1);
+            facts
+                .xattrs
+                .retain(|name, _| name.starts_with(b"user.") || name == b"security.capability");
         }
+        self.without_root().in_seconds()
+    }
+
+    /// Leaves out which names belong to one file.
+    pub(crate) fn without_links(mut self) -> Self {
+        for facts in self.0.values_mut() {
+            facts.link_of = None;
+        }
+        self
+    }
+
+    /// Leaves out the times of symbolic links, which few readers set.
+    pub(crate) fn without_link_times(mut self) -> Self {
+        for facts in self.0.values_mut().filter(|facts| facts.is(SFlag::S_IFLNK)) {
+            facts.mtime = 0;
+        }
+        self
+    }
+
+    /// Leaves extended attributes out.
+    pub(crate) fn without_xattrs(mut self) -> Self {
+        for facts in self.0.values_mut() {
+            facts.xattrs.clear();
+        }
+        self
     }
 
     /// Whether the path is there.
@@ -153,6 +198,11 @@ pub(crate) fn of(root: &Path) -> io::Result<Manifest> {
     Ok(manifest)
 }
 
+/// The hash of bytes, as a manifest has it.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
 fn visit(
     root: &Path,
     relative: &Path,
@@ -177,8 +227,7 @@ fn visit(
         xattrs: xattrs(&path)?,
     };
     if kind.is_file() {
-        let hash = Sha256::digest(fs::read(&path)?);
-        facts.content = Some(data_encoding::HEXLOWER.encode(&hash));
+        facts.content = Some(hash(&fs::read(&path)?));
     }
     if kind.is_symlink() {
         facts.target = Some(fs::read_link(&path)?);

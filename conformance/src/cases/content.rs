@@ -1,94 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Applying streams and giving them back.
 
-use std::fs;
-
-use plywood::sdk::ChangeKind;
-
 use super::lifecycle::sample;
 use crate::{
     Case, Target,
-    case::{Failure, Outcome, case, demand},
+    case::{Outcome, case, demand},
     tar_file::TarFile,
 };
 
-pub(super) const CASES: &[Case] = &[
-    case("GD-DIF-001", changes),
-    case("GD-DIF-003", no_changes),
-    case("GD-DIF-015", exact),
-    case("GD-DIF-011", diff_apply),
-];
+pub(super) const CASES: &[Case] = &[case("GD-WHO-011", whiteout), case("GD-WHO-012", opaque)];
 
-fn changes(target: &mut Target) -> Outcome {
+fn whiteout(target: &mut Target) -> Outcome {
     target.put("base", None, &sample())?;
-    target.create("child", Some("base"))?;
-    target.within("child", |path| {
-        fs::write(path.join("d/new"), "new")?;
-        fs::remove_file(path.join("d/e/deep"))?;
-        fs::write(path.join("setuid"), "longer than before")?;
-        Ok::<_, Failure>(())
-    })?;
-    let mut seen: Vec<(String, ChangeKind)> = target
-        .changes("child")?
-        .into_iter()
-        .map(|change| (change.path.display().to_string(), change.kind))
+    target.put(
+        "child",
+        Some("base"),
+        &TarFile::new().whiteout(".wh.plain").done(),
+    )?;
+    let (before, after) = (target.manifest("base")?, target.manifest("child")?);
+    demand!(before.has("plain"), "the parent lost the file");
+    let kept: Vec<_> = before
+        .0
+        .keys()
+        .filter(|path| !after.0.contains_key(*path))
         .collect();
-    seen.sort();
-    let expected = [
-        ("/d", ChangeKind::Modify),
-        ("/d/e", ChangeKind::Modify),
-        ("/d/e/deep", ChangeKind::Delete),
-        ("/d/new", ChangeKind::Add),
-        ("/setuid", ChangeKind::Modify),
-    ]
-    .map(|(path, kind)| (path.to_owned(), kind));
-    demand!(seen == expected, "listed: {seen:?}");
-    Ok(())
-}
-
-fn no_changes(target: &mut Target) -> Outcome {
-    target.put("base", None, &sample())?;
-    target.create("child", Some("base"))?;
-    target.manifest("child")?;
-    let seen = target.changes("child")?;
-    demand!(seen.is_empty(), "listed: {seen:?}");
-    Ok(())
-}
-
-fn exact(target: &mut Target) -> Outcome {
-    let mut tar = sample();
-    target.put("base", None, &tar)?;
-    demand!(target.diff("base")? == tar, "the stream came back changed");
-    tar.extend([0; 4096]);
-    target.put("padded", Some("base"), &tar)?;
+    demand!(kept == [std::path::Path::new("plain")], "gone: {kept:?}");
     demand!(
-        target.diff("padded")? == tar,
-        "a padded stream came back changed"
+        after.0.len() + 1 == before.0.len(),
+        "something else appeared: {after}"
     );
     Ok(())
 }
 
-fn diff_apply(target: &mut Target) -> Outcome {
+fn opaque(target: &mut Target) -> Outcome {
     target.put("base", None, &sample())?;
-    target.create("child", Some("base"))?;
-    target.within("child", |path| {
-        fs::remove_dir_all(path.join("d"))?;
-        fs::write(path.join("d"), "a file now")?;
-        fs::remove_file(path.join("plain"))?;
-        fs::create_dir(path.join("plain"))?;
-        fs::write(path.join("plain/inside"), "x")?;
-        fs::write(path.join("one"), "linked")?;
-        fs::hard_link(path.join("one"), path.join("two"))?;
-        std::os::unix::fs::symlink("nowhere", path.join("dangling"))?;
-        Ok::<_, Failure>(())
-    })?;
-    let tar = target.diff("child")?;
-    target.put("again", Some("base"), &tar)?;
-    let expected = target.manifest("child")?.without_root().in_seconds();
-    let differences = expected.differences(&target.manifest("again")?.without_root().in_seconds());
+    let tar = TarFile::new()
+        .directory("d/")
+        .file("d/before", b"1")
+        .whiteout("d/.wh..wh..opq")
+        .file("d/after", b"2")
+        .done();
+    target.put("child", Some("base"), &tar)?;
+    let child = target.manifest("child")?;
     demand!(
-        differences.is_empty(),
-        "the applied diff differs: {differences:?}"
+        child.has("d/before") && child.has("d/after"),
+        "own entries are missing: {child}"
+    );
+    demand!(
+        !child.has("d/e") && !child.has("d/e/deep"),
+        "lower entries show: {child}"
     );
     Ok(())
 }

@@ -4,10 +4,8 @@
 mod asks;
 mod con;
 mod content;
-mod crash;
-mod dep;
-mod direct;
-mod err;
+mod dif;
+mod errors;
 mod fid;
 mod ids;
 mod init;
@@ -47,7 +45,8 @@ pub fn all() -> Vec<Case> {
         per::restart::CASES,
         who::CASES,
         content::CASES,
-        err::CASES,
+        dif::CASES,
+        errors::CASES,
         fid::CASES,
         performance::CASES,
         quotas::CASES,

@@ -177,7 +177,7 @@ fn acl_value(entries: &[(u16, u16, u32)]) -> Vec<u8> {
 }
 
 /// `u::rwx,u:1000:rw-,g::r-x,g:2000:r--,m::rwx,o::r--`
-pub(super) fn sample_acl() -> Vec<u8> {
+pub(crate) fn sample_acl() -> Vec<u8> {
     const NOBODY: u32 = u32::MAX;
     acl_value(&[
         (0x01, 7, NOBODY),

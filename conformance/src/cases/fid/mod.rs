@@ -46,6 +46,8 @@ pub(super) const CASES: &[Case] = &[
     case("GD-FID-028", places::root),
 ];
 
+pub(super) use attributes::sample_acl;
+
 fn path(text: &str) -> PathBuf {
     PathBuf::from(text)
 }
