@@ -6,6 +6,8 @@ use std::{
     cmp::Ordering,
     collections::HashSet,
     ffi::OsString,
+    fs::File,
+    io::{BufRead as _, BufReader},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
@@ -17,7 +19,7 @@ use super::{
     tree::{DirStack, Meta, Named},
     walk::{Change, DiffMaps, change_path},
 };
-use crate::Result;
+use crate::{IoContext, Result};
 
 /// The bit that the comparison takes for "directory"; block devices and sockets have it too.
 const DIRECTORY_BIT: u32 = 0o040_000;
@@ -196,12 +198,45 @@ impl<'a> Comparer<'a> {
         if attributes_differ(new, old, self.maps) {
             return Ok(true);
         }
+        if new.kind() == FileType::RegularFile
+            && new.nanoseconds != old.nanoseconds
+            && self.contents_differ(name)?
+        {
+            return Ok(true);
+        }
         if new.kind() == FileType::Symlink
             && self.new.read_link(name)? != self.old.read_link(name)?
         {
             return Ok(true);
         }
         Ok(self.new.xattrs(name, is_compared)? != self.old.xattrs(name, is_compared)?)
+    }
+
+    /// Compares the bytes of a file where times cannot tell: those from a stream are whole seconds,
+    /// and a change in the same second has a fraction.
+    fn contents_differ(&mut self, name: &[u8]) -> Result<bool> {
+        let (Some((new, _)), Some((old, _))) =
+            (self.new.open_file(name)?, self.old.open_file(name)?)
+        else {
+            return Ok(true);
+        };
+        let mut sides = [File::from(new), File::from(old)].map(BufReader::new);
+        loop {
+            let [new, old] = &mut sides;
+            let (left, right) = (
+                new.fill_buf().at("cannot read", self.new.host_path(name))?,
+                old.fill_buf().at("cannot read", self.old.host_path(name))?,
+            );
+            let count = left.len().min(right.len());
+            if left[..count] != right[..count] || (count == 0 && left.len() != right.len()) {
+                return Ok(true);
+            }
+            if count == 0 {
+                return Ok(false);
+            }
+            new.consume(count);
+            old.consume(count);
+        }
     }
 
     /// Compares one named path; the walk goes down to it and comes back.
@@ -343,7 +378,7 @@ fn same_time(new: &Meta, old: &Meta) -> bool {
         && (new.nanoseconds == old.nanoseconds || new.nanoseconds == 0 || old.nanoseconds == 0)
 }
 
-fn owners_differ(new: &Meta, old: &Meta, maps: &DiffMaps<'_>) -> bool {
+pub(super) fn owners_differ(new: &Meta, old: &Meta, maps: &DiffMaps<'_>) -> bool {
     let mut new_owner = (new.uid, new.gid);
     let mut old_owner = (old.uid, old.gid);
     if let Some(mapped) = container_owner(maps.layer, new_owner) {

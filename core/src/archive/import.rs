@@ -199,17 +199,25 @@ impl<'a, W: Write> Work<'a, W> {
             self.options.check_cancelled()?;
             self.segment(&mut tar)?;
             self.owners.add(&entry);
+            let is_sparse = tar.is_sparse();
             let mut body = Body {
                 tar: &mut tar,
                 options: self.options,
                 holes: &mut self.holes,
-                checksum: self.record.is_some().then(Checksum::default),
+                kept: match &mut self.record {
+                    None => Kept::Nothing,
+                    Some(record) if is_sparse => Kept::Bytes(record),
+                    Some(_) => Kept::Checksum(Checksum::default()),
+                },
             };
             unpacker.entry(&entry, &mut body)?;
             while body.next()?.is_some() {}
-            let checksum = body.checksum.map_or(0, |mut checksum| checksum.take());
+            let (size, checksum) = match body.kept {
+                Kept::Checksum(mut checksum) => (entry.size, checksum.take()),
+                Kept::Nothing | Kept::Bytes(_) => (0, 0),
+            };
             if let Some(record) = &mut self.record {
-                record.file(&entry.name, entry.size, checksum)?;
+                record.file(&entry.name, size, checksum)?;
             }
         }
         self.segment(&mut tar)?;
@@ -249,46 +257,42 @@ impl<'a, W: Write> Work<'a, W> {
     }
 }
 
-/// The content of one entry, with its checksum.
-struct Body<'b, 's, 'c> {
+/// What is kept of an entry's content for its record.
+enum Kept<'r, W: Write> {
+    /// There is no record.
+    Nothing,
+    /// The checksum of the file, which gives the content back.
+    Checksum(Checksum),
+    /// The bytes themselves: the file alone does not say what of it the stream had.
+    Bytes(&'r mut RecordWriter<W>),
+}
+
+/// The content of one entry.
+struct Body<'b, 's, 'c, W: Write> {
     tar: &'b mut TarReader<&'s mut ChunkSource<'c>>,
     options: &'b ImportOptions<'b>,
     holes: &'b mut u64,
-    checksum: Option<Checksum>,
+    kept: Kept<'b, W>,
 }
 
-impl Content for Body<'_, '_, '_> {
+impl<W: Write> Content for Body<'_, '_, '_, W> {
     fn next(&mut self) -> Result<Option<Piece<'_>>> {
         let position = self.tar.position();
         let Some(piece) = self.tar.piece()? else {
             return Ok(None);
         };
         match piece {
-            Piece::Data(bytes) => {
-                if let Some(checksum) = &mut self.checksum {
-                    checksum.update(bytes);
-                }
-            }
+            Piece::Data(bytes) => match &mut self.kept {
+                Kept::Nothing => {}
+                Kept::Checksum(checksum) => checksum.update(bytes),
+                Kept::Bytes(record) => record.segment(bytes)?,
+            },
             Piece::Hole(length) => {
                 *self.holes = self.holes.saturating_add(length);
                 self.options
                     .check_limit(self.holes.saturating_add(position))?;
-                if let Some(checksum) = &mut self.checksum {
-                    add_zeros(checksum, length, self.options)?;
-                }
             }
         }
         Ok(Some(piece))
     }
-}
-
-fn add_zeros(checksum: &mut Checksum, mut count: u64, options: &ImportOptions<'_>) -> Result<()> {
-    const ZEROS: &[u8] = &[0; 64 << 10];
-    while count > 0 {
-        options.check_cancelled()?;
-        let step = usize::try_from(count).map_or(ZEROS.len(), |count| count.min(ZEROS.len()));
-        checksum.update(&ZEROS[..step]);
-        count -= step as u64;
-    }
-    Ok(())
 }

@@ -41,7 +41,7 @@ use crate::{Error, ErrorKind, IoContext, Result};
 ///
 /// # Compatibility
 /// The bytes are those of `TarWithOptions` and `ExportChanges` in containers/storage
-/// (`pkg/archive`).
+/// (`pkg/archive`), which give whiteouts of compared trees the present time.
 pub fn export(view: &DiffView, maps: &DiffMaps<'_>, out: &mut (dyn Write + Send)) -> Result<u64> {
     let mut packer = Packer::new(maps.layer, out);
     match view {
@@ -217,7 +217,8 @@ impl<'a> Packer<'a> {
             let path = change.path.as_os_str().as_bytes();
             let path = path.strip_prefix(b"/").unwrap_or(path);
             if change.kind == ChangeKind::Delete {
-                self.deletion(path)?;
+                let above = nodes.directory_of(&change.path)?;
+                self.deletion(path, above.map_or(0, |meta| meta.seconds))?;
                 continue;
             }
             let Some((name, meta)) = nodes.find(&change.path)? else {
@@ -251,16 +252,13 @@ impl<'a> Packer<'a> {
         })
     }
 
-    /// Writes the whiteout of a path that is only in the parent.
-    fn deletion(&mut self, path: &[u8]) -> Result<()> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let rounded = now.as_secs() + u64::from(now.subsec_millis() >= 500);
+    /// Writes the whiteout of a path that is only in the parent, with the time of the directory
+    /// that it is gone from: the same tree always gives the same bytes.
+    fn deletion(&mut self, path: &[u8], seconds: i64) -> Result<()> {
         let header = Header {
             name: whiteout_name(path),
             kind: kind::REGULAR,
-            seconds: i64::try_from(rounded).unwrap_or(i64::MAX),
+            seconds,
             ..Header::default()
         };
         self.header(&header, Path::new(OsStr::from_bytes(path)))

@@ -128,6 +128,11 @@ impl<S: Source> TarReader<S> {
         self.raw.clear();
     }
 
+    /// Whether the current entry's content in the stream is not that of its file.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.sparse.is_some()
+    }
+
     /// Bytes of the stream used so far.
     pub(crate) fn position(&self) -> u64 {
         self.position
@@ -237,6 +242,8 @@ impl<S: Source> TarReader<S> {
             if self.read_into(&mut block).map_err(Some)? < BLOCK {
                 return Err(Some(self.truncated()));
             }
+            // The map is no content of the file: it comes back with the headers.
+            self.raw.extend_from_slice(&block);
             if lines.add(&block).map_err(|_| None)? {
                 return lines.finish().map_err(|_| None);
             }

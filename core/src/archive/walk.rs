@@ -57,7 +57,7 @@ pub fn changes(view: &DiffView, maps: &DiffMaps<'_>) -> Result<Vec<Change>> {
             upper,
             lowers,
             whiteouts,
-        } => UpperChanges::new(upper, lowers, *whiteouts)?.collect(),
+        } => UpperChanges::new(upper, lowers, *whiteouts, maps)?.collect(),
         DiffView::Trees {
             tree,
             parent: Some(parent),
@@ -177,6 +177,16 @@ impl Nodes {
             return Ok(None);
         }
         Ok(self.dirs.stat(name)?.map(|meta| (name, meta)))
+    }
+
+    /// The attributes of the directory that `path` is in.
+    pub(super) fn directory_of(&mut self, path: &Path) -> Result<Option<Meta>> {
+        let path = path.as_os_str().as_bytes();
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        if !self.go_to(super::lowers::split(path).0)? {
+            return Ok(None);
+        }
+        self.dirs.stat(b".")
     }
 
     fn go_to(&mut self, parent: &[u8]) -> Result<bool> {
@@ -301,16 +311,23 @@ impl UpperWalk {
 }
 
 /// Collects the changes of an upper directory.
-struct UpperChanges {
+struct UpperChanges<'a> {
     walk: UpperWalk,
+    maps: &'a DiffMaps<'a>,
     changes: Vec<Change>,
     /// Directories that are in the list already.
     recorded: HashSet<PathBuf>,
 }
 
-impl UpperChanges {
-    fn new(upper: &Path, lowers: &[PathBuf], form: WhiteoutForm) -> Result<Self> {
+impl<'a> UpperChanges<'a> {
+    fn new(
+        upper: &Path,
+        lowers: &[PathBuf],
+        form: WhiteoutForm,
+        maps: &'a DiffMaps<'a>,
+    ) -> Result<Self> {
         Ok(Self {
+            maps,
             walk: UpperWalk::open(upper, lowers, form)?,
             changes: Vec::new(),
             recorded: HashSet::new(),
@@ -328,7 +345,7 @@ impl UpperChanges {
                 UpperKind::Opaque if found.is_some() => (path, ChangeKind::Delete),
                 _ => match found {
                     None => (path, ChangeKind::Add),
-                    Some(below) if unchanged_directory(&meta, &below) => continue,
+                    Some(below) if unchanged_directory(&meta, &below, self.maps) => continue,
                     Some(_) => (path, ChangeKind::Modify),
                 },
             };
@@ -371,9 +388,10 @@ fn deleted_path(path: PathBuf, meta: &Meta) -> PathBuf {
 }
 
 /// A directory is in the upper directory because of its content, and has not changed itself.
-fn unchanged_directory(upper: &Meta, below: &Meta) -> bool {
+fn unchanged_directory(upper: &Meta, below: &Meta, maps: &DiffMaps<'_>) -> bool {
     upper.is_dir()
         && below.is_dir()
+        && !compare::owners_differ(upper, below, maps)
         && upper.size == below.size
         && upper.mode == below.mode
         && upper.seconds == below.seconds
