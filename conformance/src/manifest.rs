@@ -15,16 +15,16 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) mode: u32,
-    owner: (u32, u32),
+    pub(crate) owner: (u32, u32),
     /// Whole nanoseconds since 1970.
-    mtime: i128,
-    device: u64,
+    pub(crate) mtime: i128,
+    pub(crate) device: u64,
     /// The hash of a file's bytes.
     pub(crate) content: Option<String>,
-    target: Option<PathBuf>,
+    pub(crate) target: Option<PathBuf>,
     /// The first path of the same file, for hard links.
-    link_of: Option<PathBuf>,
-    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) link_of: Option<PathBuf>,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Facts {
@@ -194,7 +194,18 @@ pub(crate) fn of(root: &Path) -> io::Result<Manifest> {
     let mut manifest = Manifest::default();
     let mut first = BTreeMap::new();
     visit(root, Path::new(""), &mut manifest, &mut first)?;
-    manifest.forget_lone_links();
+    // A name whose file has its other names elsewhere, in a layer below, is a file of its own.
+    let mut names = BTreeMap::new();
+    for first in manifest
+        .0
+        .values()
+        .filter_map(|facts| facts.link_of.clone())
+    {
+        *names.entry(first).or_insert(0) += 1;
+    }
+    for facts in manifest.0.values_mut() {
+        facts.link_of.take_if(|first| names.get(first) == Some(&1));
+    }
     Ok(manifest)
 }
 
