@@ -5,6 +5,8 @@
 //! machine. Each import starts with an empty store on a file system without history, since ext4
 //! is slow for minutes after a large deletion.
 
+mod changes;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -12,12 +14,24 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{corpus, run, setup};
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Import and diff of whole layers.
+    Layers,
+    /// Ten changes on a small and on a large base, on btrfs.
+    Changes,
+}
+
 #[derive(Args)]
 pub(crate) struct Options {
+    /// What is measured.
+    #[arg(value_enum, default_value = "layers")]
+    what: What,
     /// Runs of each program.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -65,13 +79,23 @@ impl Scratch {
     }
 
     fn ext4(parent: &Path) -> Result<Self> {
-        let (mount, image) = (parent.join("ext4"), parent.join("ext4.img"));
+        Self::of_file(
+            parent,
+            "mkfs.ext4",
+            &["-q", "-F", "-E", "lazy_itable_init=0"],
+        )
+    }
+
+    fn btrfs(parent: &Path) -> Result<Self> {
+        Self::of_file(parent, "mkfs.btrfs", &["-q", "-f"])
+    }
+
+    fn of_file(parent: &Path, make: &str, arguments: &[&str]) -> Result<Self> {
+        let (mount, image) = (parent.join("mounted"), parent.join("image"));
         fs::create_dir_all(&mount)?;
         fs::File::create(&image)?.set_len(8 << 30)?;
-        run::check(run::command(
-            "mkfs.ext4",
-            ["-q", "-F", "-E", "lazy_itable_init=0", text(&image)?],
-        ))?;
+        let image_text = text(&image)?;
+        run::check(run::command(make, [arguments, &[image_text]].concat()))?;
         run::check(run::command(
             "mount",
             ["-o", "loop", text(&image)?, text(&mount)?],
@@ -104,6 +128,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "the benchmark mounts file systems, which needs root"
     );
     setup::install(setup::Need::All)?;
+    if options.what == What::Changes {
+        let packages = ["-p", "plywood-cli", "-p", "plywood-driver-btrfs-plugin"];
+        run::cargo(&[&["build", "--quiet", "--release"][..], &packages].concat())?;
+        let holder = holder()?;
+        return changes::run(options, holder.path());
+    }
     run::build(run::Profile::Release)?;
     let layers = options
         .corpus
@@ -114,9 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "all" => vec!["base", "big", "small"],
         one => vec![one],
     };
-    let holder = tempfile::Builder::new()
-        .prefix("bench-")
-        .tempdir_in(run::target_dir())?;
+    let holder = holder()?;
     let mut bench = Bench {
         holder: holder.path().to_path_buf(),
         options,
@@ -138,6 +166,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bench.missed.join("\n")
     );
     Ok(())
+}
+
+fn holder() -> Result<tempfile::TempDir> {
+    let target = run::target_dir();
+    Ok(tempfile::Builder::new()
+        .prefix("bench-")
+        .tempdir_in(target)?)
 }
 
 struct Bench<'a> {
