@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use plywood_plugin_sdk::{IoContext, Result, Usage, toolkit, toolkit::TempDir};
+use plywood_plugin_sdk::{DriverErrorCode, IoContext, Result, Usage, toolkit, toolkit::TempDir};
 
 use crate::{
     subvolume,
@@ -18,23 +18,41 @@ use crate::{
 ///
 /// A layer itself does not show all that has changed: what is written and not yet on disk is
 /// missing from its tree, and so are attributes that the kernel keeps back until it commits. A
-/// snapshot commits both, of this one subvolume.
+/// snapshot commits both, of this one subvolume. Where none can be made, on a read-only or a full
+/// file system, everything is committed instead.
 pub(crate) struct Frozen {
-    place: TempDir,
-    path: PathBuf,
+    snapshot: Option<(TempDir, PathBuf)>,
     pub(crate) subvolume: OwnedFd,
 }
 
 impl Frozen {
     /// Freezes the layer at `path`.
     pub(crate) fn of(path: &Path, places: &Path) -> Result<Self> {
+        match Self::snapshot(path, places) {
+            Err(error)
+                if matches!(
+                    error.code,
+                    DriverErrorCode::READ_ONLY | DriverErrorCode::NO_SPACE
+                ) =>
+            {
+                let subvolume = subvolume::open(path)?;
+                rustix::fs::syncfs(&subvolume).at("cannot sync", path)?;
+                Ok(Self {
+                    snapshot: None,
+                    subvolume,
+                })
+            }
+            other => other,
+        }
+    }
+
+    fn snapshot(path: &Path, places: &Path) -> Result<Self> {
         let mut place = TempDir::create(places)?;
         let frozen = place.addition();
         subvolume::snapshot(path, &frozen, Access::ReadOnly)?;
         match subvolume::open(&frozen) {
             Ok(subvolume) => Ok(Self {
-                place,
-                path: frozen,
+                snapshot: Some((place, frozen)),
                 subvolume,
             }),
             Err(error) => subvolume::remove(&frozen)
@@ -45,8 +63,11 @@ impl Frozen {
 
     pub(crate) fn close(self) -> Result<()> {
         drop(self.subvolume);
-        subvolume::remove(&self.path)?;
-        self.place.close()
+        let Some((place, path)) = self.snapshot else {
+            return Ok(());
+        };
+        subvolume::remove(&path)?;
+        place.close()
     }
 }
 

@@ -2,7 +2,7 @@
 //! Subvolumes by their paths.
 
 use std::{
-    ffi::OsStr,
+    ffi::{CString, OsStr},
     fs, io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -119,8 +119,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     match removed {
         Ok(()) => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        // Whoever is not the host's root may remove what is in a subvolume and then the empty
-        // subvolume; that also helps with what is too deep for the short way.
+        // What is too deep for the short way, or closed even to its owner, takes the long one.
         Err(_) => toolkit::remove_tree(path),
     }
 }
@@ -203,5 +202,12 @@ fn remove_opened(
         remove_opened(above.as_fd(), OsStr::from_bytes(name), &inner, depth + 1)?;
     }
     quota::forget(subvolume);
-    sys::destroy(directory, name)
+    match sys::destroy(directory, name) {
+        // Whoever is not the host's root may empty a subvolume, and remove an empty one.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let name = CString::new(name.as_bytes())?;
+            Ok(toolkit::remove_tree_at(directory, &name)?)
+        }
+        other => other,
+    }
 }

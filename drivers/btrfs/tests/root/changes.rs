@@ -11,7 +11,7 @@ use plywood_plugin_sdk::{ChangeKind, Driver, IdMaps, NativeChange};
 
 use crate::{
     script::{Random, edit, fill},
-    support::{Store, btrfs, container, id, layer},
+    support::{Store, btrfs, container, id, layer, run},
 };
 
 const PLAIN: DiffMaps<'static> = DiffMaps {
@@ -211,6 +211,23 @@ fn root_all_names_of_a_file_are_listed() {
     let found = lists(&store, &*driver, "top", "base");
     assert_eq!(found.checked, found.walked);
     assert_eq!(found.native.len(), 601);
+}
+
+/// No snapshot can be made there.
+#[test]
+fn root_changes_are_listed_on_a_read_only_file_system() {
+    let Some(store) = Store::new() else { return };
+    let driver = store.open();
+    driver.create(&layer("base", None)).unwrap();
+    write(&store.tree("base"), "file", "x");
+    driver.create(&container("top", Some("base"))).unwrap();
+    write(&store.tree("top"), "file", "changed");
+    let mut remount = std::process::Command::new("mount");
+    run(remount.args(["-o", "remount,ro"]).arg(store.mounted()));
+    let found = lists(&store, &*driver, "top", "base");
+    assert_eq!(found.checked, found.walked);
+    assert_eq!(found.native.len(), 1);
+    assert_eq!(driver.usage(&id("top")).unwrap().bytes, 7);
 }
 
 /// What was made in both since they split may have the same number and is not the same.

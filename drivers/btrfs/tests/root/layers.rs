@@ -9,7 +9,7 @@ use plywood_plugin_sdk::{
     OpenRequest, Plugin, Removed,
 };
 
-use crate::support::{Store, btrfs, container, id, layer, run};
+use crate::support::{Store, btrfs, container, id, layer, open_at, run, sized};
 
 #[test]
 fn another_file_system_is_refused_and_nothing_is_made_there() {
@@ -243,6 +243,48 @@ fn root_what_was_not_configured_is_not_declared() {
     let view = driver.diff_view(&id("base"), None).unwrap();
     let tree = store.tree("base");
     assert_eq!(view, DiffView::Trees { tree, parent: None });
+}
+
+/// A user namespace has no right to search trees, to destroy subvolumes or to limit them.
+#[test]
+fn root_the_driver_works_in_a_user_namespace() {
+    let Some(store) = Store::new() else { return };
+    run(Command::new("unshare")
+        .args(["--user", "--map-root-user"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "layers::in_a_user_namespace", "--ignored"])
+        .current_dir(store.mounted()));
+    store.assert_only(&["child", "kept"]);
+}
+
+#[test]
+#[ignore = "the part of another test that runs in a user namespace"]
+fn in_a_user_namespace() {
+    let here = std::env::current_dir().unwrap();
+    let home = here.join("g/btrfs");
+    let driver = open_at(&home, &here.join("run"), &[]).unwrap();
+    let can = driver.capabilities();
+    assert!(!can.native_changes && !can.size_quota && can.staging);
+    driver.create(&layer("kept", None)).unwrap();
+    fs::write(home.join("subvolumes/kept/file"), "x").unwrap();
+    for name in ["child", "gone"] {
+        driver.create(&container(name, Some("kept"))).unwrap();
+    }
+    let gone = home.join("subvolumes/gone");
+    fs::create_dir(gone.join("d")).unwrap();
+    for name in ["d/inner", "d/other"] {
+        btrfs(&["subvolume", "create"], &gone.join(name));
+        fs::write(gone.join(name).join("file"), "x").unwrap();
+        read_only(&gone.join(name));
+    }
+    assert_eq!(driver.usage(&id("kept")).unwrap().bytes, 1);
+    assert_eq!(driver.remove(&id("gone")).unwrap(), Removed::Now);
+    let error = driver
+        .create(&sized(container("small", None), "10m"))
+        .unwrap_err();
+    assert_eq!(error.code, DriverErrorCode::NOT_SUPPORTED);
+    let error = driver.native_changes(&id("child"), Some(&id("kept")));
+    assert_eq!(error.unwrap_err().code, DriverErrorCode::NOT_SUPPORTED);
 }
 
 fn read_only(path: &std::path::Path) {

@@ -79,11 +79,7 @@ impl Store {
     }
 
     pub(crate) fn open_with(&self, options: &[&str]) -> Result<Box<dyn Driver>, DriverError> {
-        let run_dir = self.run_root().join("btrfs");
-        let mut request = OpenRequest::new(self.home(), run_dir, Arc::new(Quiet));
-        request.options = options.iter().map(|&option| option.to_owned()).collect();
-        request.known_drivers = vec!["overlay".to_owned(), "btrfs".to_owned()];
-        Btrfs::open(request)
+        open_at(&self.home(), &self.run_root().join("btrfs"), options)
     }
 
     pub(crate) fn open(&self) -> Box<dyn Driver> {
@@ -112,6 +108,17 @@ impl Store {
         assert_eq!(self.subvolumes(), expected);
         assert!(!self.home().join("tempdirs").exists(), "places are left");
     }
+}
+
+pub(crate) fn open_at(
+    home: &Path,
+    run_dir: &Path,
+    options: &[&str],
+) -> Result<Box<dyn Driver>, DriverError> {
+    let mut request = OpenRequest::new(home, run_dir, Arc::new(Quiet));
+    request.options = options.iter().map(|&option| option.to_owned()).collect();
+    request.known_drivers = vec!["overlay".to_owned(), "btrfs".to_owned()];
+    Btrfs::open(request)
 }
 
 impl Drop for Store {
