@@ -27,7 +27,9 @@ use rustix::{
 
 use crate::{
     frozen::Frozen,
-    lineage, subvolume,
+    items::Inode,
+    lineage::{self, Split},
+    subvolume,
     sys::{self, FIRST_INODE},
     tree::{self, Changed, Names, as_path, join},
 };
@@ -57,14 +59,31 @@ struct Side<'a> {
     only: ChangeKind,
 }
 
+/// How far the times of one clock may be from the order of events, in seconds.
+const CLOCK: u64 = 2;
+
+impl Side<'_> {
+    /// Whether nothing has happened to a directory, here and on the side where it is `inode`, but
+    /// that it was read.
+    fn only_read(&self, number: u64, inode: &Inode, split: Split) -> io::Result<bool> {
+        if let Some(mine) = self.changed.old.get(&number) {
+            let before = inode.changed_at.saturating_add(CLOCK) < split.time;
+            return Ok(before && inode.looks_like(mine));
+        }
+        let mine = tree::inode(self.subvolume, number)?;
+        let mine = mine.filter(|mine| mine.transaction <= split.transaction);
+        Ok(mine.is_some_and(|mine| inode.looks_like(&mine)))
+    }
+}
+
 /// The paths by which `layer` may differ from `parent`, sorted.
 pub(crate) fn list(layer: &Path, parent: &Path, places: &Path) -> Result<Vec<NativeChange>> {
     let (new, old) = (Layer::open(layer)?, Layer::open(parent)?);
     let split = lineage::split(&new.subvolume, &new.info()?, &old.info()?);
     let mut found = Found::default();
-    if let Some(since) = split.at("cannot trace", layer)? {
+    if let Some(split) = split.at("cannot trace", layer)? {
         let frozen = Frozen::of(layer, places)?;
-        let compared = found.compare(&frozen, &old, since, places);
+        let compared = found.compare(&frozen, &old, split, places);
         // What cannot be removed now is removed by the next recovery.
         compared.and(frozen.close())?;
         for layer in [&new, &old] {
@@ -106,16 +125,16 @@ impl Found {
         &mut self,
         frozen: &Frozen,
         old: &Layer<'_>,
-        since: u64,
+        split: Split,
         places: &Path,
     ) -> Result<()> {
         // The snapshot has committed what is known about the other layer, too.
-        let other = if old.info()?.generation > since {
+        let other = if old.info()?.generation > split.transaction {
             Some(Frozen::of(old.path, places)?)
         } else {
             None
         };
-        let compared = self.sides(frozen, (old, other.as_ref()), since);
+        let compared = self.sides(frozen, (old, other.as_ref()), split);
         let compared = compared.at("cannot find the changes against", old.path);
         compared.and(other.map_or(Ok(()), Frozen::close))
     }
@@ -124,38 +143,35 @@ impl Found {
         &mut self,
         frozen: &Frozen,
         (old, other): (&Layer<'_>, Option<&Frozen>),
-        since: u64,
+        split: Split,
     ) -> io::Result<()> {
         let new = Side {
             subvolume: &frozen.subvolume,
-            changed: Changed::find(&frozen.subvolume, since)?,
+            changed: Changed::find(&frozen.subvolume, split.transaction)?,
             only: ChangeKind::Add,
         };
-        let changed = other.map(|other| Changed::find(&other.subvolume, since));
+        let changed = other.map(|other| Changed::find(&other.subvolume, split.transaction));
         let old = Side {
             subvolume: other.map_or(&old.subvolume, |other| &other.subvolume),
             changed: changed.transpose()?.unwrap_or_default(),
             only: ChangeKind::Delete,
         };
-        self.of(&new, &old, since)?;
-        self.of(&old, &new, since)
+        self.of(&new, &old, split)?;
+        self.of(&old, &new, split)
     }
 
     /// Adds what changed on one side.
-    fn of(&mut self, side: &Side<'_>, other: &Side<'_>, since: u64) -> io::Result<()> {
+    fn of(&mut self, side: &Side<'_>, other: &Side<'_>, split: Split) -> io::Result<()> {
         let mut names = Names::new(side.subvolume);
-        for &(number, inode) in &side.changed.old {
+        for (&number, inode) in &side.changed.old {
             if !inode.is_dir() {
                 for path in names.paths(number)? {
                     self.add(path, ChangeKind::Modify);
                 }
                 continue;
             }
-            // Who reads a tree changes the access time of all its directories. What happened on
-            // both sides may look alike and not be the same.
-            let before = tree::inode(other.subvolume, number)?;
-            let before = before.filter(|it| it.transaction <= since);
-            if before.is_some_and(|before| inode.was_only_read(&before)) {
+            // Who reads a tree changes the access time of all its directories.
+            if other.only_read(number, inode, split)? {
                 continue;
             }
             let Some(path) = names.directory(number)? else {

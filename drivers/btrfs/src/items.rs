@@ -43,6 +43,8 @@ pub(crate) struct Inode {
     pub(crate) size: u64,
     pub(crate) links: u32,
     pub(crate) mode: u32,
+    /// When its attributes or, of a directory, its names changed last, in seconds since 1970.
+    pub(crate) changed_at: u64,
     /// All of it but the number of the last transaction and the access time.
     image: [u8; INODE_LENGTH],
 }
@@ -60,16 +62,19 @@ impl Inode {
             size: u64_at(item, 16)?,
             links: u32_at(item, 40)?,
             mode: u32_at(item, 52)?,
+            changed_at: u64_at(item, 124)?,
             image,
         })
     }
 
-    /// Whether nothing has happened to a directory since `before` but that it was read.
+    /// Whether two directories of one origin look as if nothing had happened to either but that
+    /// it was read.
     ///
-    /// The item counts every change of a directory's names and attributes (`sequence`); times
-    /// alone would not do, for they stand still for milliseconds.
-    pub(crate) fn was_only_read(&self, before: &Self) -> bool {
-        self.image == before.image
+    /// The item counts every change of a directory's names and attributes (`sequence`), so that is
+    /// sure when one of them is known not to have changed. Equal changes to both, within the
+    /// milliseconds in which times stand still, look like none.
+    pub(crate) fn looks_like(&self, other: &Self) -> bool {
+        self.image == other.image
     }
 
     pub(crate) fn is_dir(&self) -> bool {
@@ -106,6 +111,8 @@ pub(crate) struct Root {
     pub(crate) parent_uuid: Uuid,
     /// The transaction that made it.
     pub(crate) created: u64,
+    /// When that was, in seconds since 1970.
+    pub(crate) created_at: u64,
 }
 
 impl Root {
@@ -113,6 +120,7 @@ impl Root {
         Some(Self {
             parent_uuid: item.get(263..279)?.try_into().ok()?,
             created: u64_at(item, 303)?,
+            created_at: u64_at(item, 339)?,
         })
     }
 }
@@ -207,23 +215,26 @@ mod tests {
         item[8] = 9;
         item[16] = 3;
         item[40] = 2;
+        item[124] = 5;
         item[52..56].copy_from_slice(&0o040_755_u32.to_le_bytes());
         let inode = Inode::parse(&item).unwrap();
         assert!(inode.is_dir());
         assert_eq!((inode.generation, inode.transaction), (7, 9));
-        assert_eq!((inode.size, inode.links), (3, 2));
+        assert_eq!((inode.size, inode.links, inode.changed_at), (3, 2, 5));
 
         item[8] = 33;
         item[112..124].fill(1);
-        assert!(inode.was_only_read(&Inode::parse(&item).unwrap()));
+        assert!(inode.looks_like(&Inode::parse(&item).unwrap()));
         item[72] = 1;
-        assert!(!inode.was_only_read(&Inode::parse(&item).unwrap()));
+        assert!(!inode.looks_like(&Inode::parse(&item).unwrap()));
 
         let mut item = vec![0; 439];
         item[263..279].copy_from_slice(&[5; 16]);
         item[303] = 77;
+        item[339] = 78;
         let root = Root::parse(&item).unwrap();
-        assert_eq!((root.parent_uuid, root.created), ([5; 16], 77));
+        assert_eq!(root.parent_uuid, [5; 16]);
+        assert_eq!((root.created, root.created_at), (77, 78));
 
         let mut status = [0; 40];
         assert_eq!(quota_mode(&status), None);

@@ -12,28 +12,35 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Generation {
     uuid: Uuid,
-    created: u64,
+    split: Split,
+}
+
+/// When two subvolumes went different ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Split {
+    /// The transaction; everything that differs was written by later ones.
+    pub(crate) transaction: u64,
+    /// The time in seconds since 1970.
+    pub(crate) time: u64,
 }
 
 /// The longest line of snapshots that is followed.
 const LONGEST: usize = 4096;
 
-/// The transaction after which two subvolumes went different ways; `None` when they do not come
-/// from one, or when what connects them has been deleted.
-///
-/// Everything that differs between them was written by later transactions.
-pub(crate) fn split(file: &OwnedFd, one: &Info, other: &Info) -> io::Result<Option<u64>> {
+/// When two subvolumes went different ways; `None` when they do not come from one, or when what
+/// connects them has been deleted.
+pub(crate) fn split(file: &OwnedFd, one: &Info, other: &Info) -> io::Result<Option<Split>> {
     let one = line(file, one)?;
     let other = line(file, other)?;
     Ok(split_of(&one, &other))
 }
 
-fn split_of(one: &[Generation], other: &[Generation]) -> Option<u64> {
+fn split_of(one: &[Generation], other: &[Generation]) -> Option<Split> {
     for (index, ancestor) in one.iter().enumerate() {
         let same = |it: &Generation| it.uuid == ancestor.uuid;
         if let Some(found) = other.iter().position(same) {
             // When the first of both lines left the ancestor, the other was still a part of it.
-            let left = |line: &[Generation], at: usize| Some(line.get(at.checked_sub(1)?)?.created);
+            let left = |line: &[Generation], at: usize| Some(line.get(at.checked_sub(1)?)?.split);
             let splits = [left(one, index), left(other, found)];
             return splits.into_iter().flatten().min();
         }
@@ -47,7 +54,10 @@ fn split_of(one: &[Generation], other: &[Generation]) -> Option<u64> {
 fn line(file: &OwnedFd, info: &Info) -> io::Result<Vec<Generation>> {
     let mut line = vec![Generation {
         uuid: info.uuid,
-        created: info.created,
+        split: Split {
+            transaction: info.created,
+            time: info.created_at,
+        },
     }];
     let mut parent = info.parent_uuid;
     while parent != Uuid::default() && line.len() < LONGEST {
@@ -57,7 +67,10 @@ fn line(file: &OwnedFd, info: &Info) -> io::Result<Vec<Generation>> {
         };
         line.push(Generation {
             uuid: parent,
-            created: root.map_or(0, |root| root.created),
+            split: root.map_or_else(Split::default, |root| Split {
+                transaction: root.created,
+                time: root.created_at,
+            }),
         });
         parent = root.map_or(Uuid::default(), |root| root.parent_uuid);
     }
@@ -107,12 +120,19 @@ pub(crate) fn root(file: &OwnedFd, id: u64) -> io::Result<Option<Root>> {
 mod tests {
     use super::*;
 
+    fn at(transaction: u64) -> Split {
+        Split {
+            transaction,
+            time: 1000 + transaction,
+        }
+    }
+
     fn line(generations: &[(u8, u64)]) -> Vec<Generation> {
         generations
             .iter()
             .map(|&(uuid, created)| Generation {
                 uuid: [uuid; 16],
-                created,
+                split: at(created),
             })
             .collect()
     }
@@ -123,12 +143,12 @@ mod tests {
         let child = line(&[(2, 20), (1, 10)]);
         let grandchild = line(&[(3, 30), (2, 20), (1, 10)]);
         let sibling = line(&[(4, 25), (1, 10)]);
-        assert_eq!(split_of(&child, &parent), Some(20));
-        assert_eq!(split_of(&parent, &child), Some(20));
-        assert_eq!(split_of(&grandchild, &parent), Some(20));
-        assert_eq!(split_of(&grandchild, &child), Some(30));
-        assert_eq!(split_of(&child, &sibling), Some(20));
-        assert_eq!(split_of(&sibling, &grandchild), Some(20));
+        assert_eq!(split_of(&child, &parent), Some(at(20)));
+        assert_eq!(split_of(&parent, &child), Some(at(20)));
+        assert_eq!(split_of(&grandchild, &parent), Some(at(20)));
+        assert_eq!(split_of(&grandchild, &child), Some(at(30)));
+        assert_eq!(split_of(&child, &sibling), Some(at(20)));
+        assert_eq!(split_of(&sibling, &grandchild), Some(at(20)));
         assert_eq!(split_of(&child, &line(&[(9, 1)])), None);
         assert_eq!(split_of(&child, &child), None);
     }
@@ -137,6 +157,6 @@ mod tests {
     fn two_snapshots_of_what_was_deleted_still_have_it_in_common() {
         let one = line(&[(2, 20), (1, 0)]);
         let other = line(&[(3, 30), (1, 0)]);
-        assert_eq!(split_of(&one, &other), Some(20));
+        assert_eq!(split_of(&one, &other), Some(at(20)));
     }
 }

@@ -188,6 +188,8 @@ pub(crate) struct Info {
     pub(crate) generation: u64,
     /// The transaction that made it.
     pub(crate) created: u64,
+    /// When that was, in seconds since 1970.
+    pub(crate) created_at: u64,
 }
 
 /// Describes the subvolume that `file` is in.
@@ -216,6 +218,8 @@ pub(crate) fn info(file: impl AsFd) -> io::Result<Info> {
         parent_uuid: found.parent_uuid,
         generation: found.generation,
         created: found.created,
+        // Seconds and nanoseconds of the last change come before.
+        created_at: found.times[2],
     })
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn changed(
 #[derive(Debug, Default)]
 pub(crate) struct Changed {
     /// What was there before.
-    pub(crate) old: Vec<(u64, Inode)>,
+    pub(crate) old: HashMap<u64, Inode>,
     /// What was not.
     pub(crate) new: HashSet<u64>,
 }
@@ -70,7 +70,7 @@ impl Changed {
             if inode.generation > since {
                 found.new.insert(number);
             } else {
-                found.old.push((number, inode));
+                found.old.insert(number, inode);
             }
         })?;
         Ok(found)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The list of changes from the file system is the list of a walk.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, thread, time::Duration};
 
 use plywood::archive::{
     pack,
@@ -191,6 +191,34 @@ fn root_few_changes_are_a_short_list_however_much_is_there() {
         ("moved", ChangeKind::Add),
     ];
     assert_eq!(named, expected);
+}
+
+/// Podman compares whole trees, which changes the access times of both.
+#[test]
+fn root_trees_that_were_read_on_both_sides_are_not_compared_again() {
+    let Some(store) = Store::new() else { return };
+    let driver = store.open();
+    driver.create(&layer("base", None)).unwrap();
+    for number in 0..20 {
+        let directory = store.tree("base").join(format!("d{number}"));
+        fs::create_dir(&directory).unwrap();
+        write(&directory, "file", "text");
+    }
+    // Times of directories within two seconds of the snapshot prove nothing.
+    thread::sleep(Duration::from_secs(4));
+    driver.create(&container("top", Some("base"))).unwrap();
+    let before = lists(&store, &*driver, "top", "base");
+    assert_eq!((before.native.len(), before.walked.len()), (0, 0));
+    write(&store.tree("top"), "d7/file", "more text");
+    write(&store.tree("base"), "d8/new", "new");
+    let after = lists(&store, &*driver, "top", "base");
+    assert_eq!(after.checked, after.walked);
+    let named: Vec<_> = after
+        .native
+        .iter()
+        .map(|it| it.path.to_str().unwrap())
+        .collect();
+    assert_eq!(named, ["d7/file", "d8", "d8/new"]);
 }
 
 #[test]
