@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The suite tested: host cases, drivers with a fault each, and a driver without any.
 
+mod drivers;
 pub(crate) mod fixtures;
 mod lab;
 mod mutants;

@@ -2,23 +2,18 @@
 //! Group SLF: the suite says what it sees, and nothing else.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 
 use nix::mount::{MsFlags, mount};
 
-use super::{
-    HostCase, Lab, REFERENCE, fixtures, host,
-    lab::said,
-    mutants::{FINDS_NOTHING, covered},
-};
+use super::{HostCase, Lab, REFERENCE, drivers, fixtures, host, lab::said};
 use crate::{
-    Entry, Level, Results, Status,
+    Entry, Results, Status,
     case::{Failure, Outcome, demand, same},
     catalogue, entry,
     report::is_released,
@@ -30,10 +25,10 @@ pub(super) const CASES: &[HostCase] = &[
     host("GD-SLF-003", always_not_run),
     host("GD-SLF-004", crash),
     host("GD-SLF-005", hang),
-    host("GD-SLF-006", leak),
-    host("GD-SLF-007", liar),
-    host("GD-SLF-008", honest_minimal),
-    host("GD-SLF-009", mutants),
+    host("GD-SLF-006", drivers::leak),
+    host("GD-SLF-007", drivers::liar),
+    host("GD-SLF-008", drivers::honest_minimal),
+    host("GD-SLF-009", drivers::mutants),
     host("GD-SLF-010", assertion_count),
     host("GD-SLF-011", accounting),
     host("GD-SLF-012", unknown_filter),
@@ -42,7 +37,7 @@ pub(super) const CASES: &[HostCase] = &[
 ];
 
 /// A short case that every driver without its fault passes.
-const EXISTS: &str = "GD-LIF-008";
+pub(super) const EXISTS: &str = "GD-LIF-008";
 /// The driver that fails it.
 const EXISTS_LIES: &str = "faulty-exists-lies";
 
@@ -191,150 +186,6 @@ fn processes_with(text: &str) -> Result<Vec<String>, Failure> {
         }
         thread::sleep(Duration::from_millis(10));
     }
-}
-
-fn leak(lab: &Lab<'_>) -> Outcome {
-    let own = lab.one(REFERENCE, fixtures::LEAKS)?;
-    same!(
-        Status::Fail,
-        own.status,
-        "a case that leaves a file open, reported"
-    );
-    for (driver, id) in [
-        ("faulty-leaks-mount", "GD-LEK-001"),
-        ("faulty-leaks-descriptor", "GD-LEK-002"),
-        ("faulty-leaks-loop-device", "GD-LEK-003"),
-        ("faulty-leaves-thread", "GD-LEK-005"),
-        ("faulty-leaves-process", "GD-LEK-005"),
-        ("faulty-litters-tmp", "GD-LEK-006"),
-    ] {
-        // A case that is about something else.
-        let outcome = lab.one(driver, EXISTS)?;
-        same!(
-            Status::Fail,
-            outcome.status,
-            "`{driver}` in a case that is not about leaks"
-        );
-        demand!(
-            outcome.leaks.iter().any(|leak| leak.id == id),
-            "`{driver}` is not found to break {id}: {:?}",
-            outcome.leaks
-        );
-    }
-    let attached = detach_loops(&lab.scratch.path)?;
-    demand!(
-        attached > 0,
-        "the driver that leaks loop devices attached none"
-    );
-    Ok(())
-}
-
-/// Detaches what the driver that leaks loop devices left; returns how many.
-pub(super) fn detach_loops(scratch: &Path) -> Result<usize, Failure> {
-    let scratch = scratch.to_string_lossy().into_owned();
-    let mut detached = 0;
-    for device in fs::read_dir("/sys/block")? {
-        let device = device?;
-        let file = device.path().join("loop/backing_file");
-        let Ok(file) = fs::read_to_string(file) else {
-            continue;
-        };
-        let left = file.starts_with(&scratch) && file.contains("/conformance-");
-        if left && file.trim_end().ends_with("(deleted)") {
-            let path = Path::new("/dev").join(device.file_name());
-            let done = Command::new("losetup").arg("-d").arg(&path).status()?;
-            demand!(done.success(), "cannot detach `{}`", path.display());
-            detached += 1;
-        }
-    }
-    Ok(detached)
-}
-
-fn liar(lab: &Lab<'_>) -> Outcome {
-    let outcomes = lab.with_liar();
-    let gated = |entry: &&Entry| is_released(entry) && entry.level == Level::Capability;
-    let gates: BTreeSet<_> = catalogue()
-        .iter()
-        .filter(gated)
-        .filter_map(|entry| Some(entry.gate?.name))
-        .collect();
-    demand!(!gates.is_empty(), "no case is about a capability");
-    let covered = covered();
-    for gate in gates {
-        // What a file system keeps by itself holds for a driver that does nothing, too.
-        let found = covered.iter().filter_map(|id| entry(id)?.gate);
-        let failed = found.into_iter().any(|of| of.name == gate)
-            || outcomes.iter().any(|outcome| {
-                let of_gate = entry(&outcome.id).and_then(|entry| entry.gate);
-                of_gate.is_some_and(|of| of.name == gate) && outcome.status == Status::Fail
-            });
-        demand!(
-            failed,
-            "no case notices that a driver declares `{gate}` and does nothing"
-        );
-    }
-    Ok(())
-}
-
-fn honest_minimal(lab: &Lab<'_>) -> Outcome {
-    // What takes long does not depend on what is declared, and the reference driver runs it.
-    let released: Vec<_> = catalogue()
-        .iter()
-        .filter(|entry| is_released(entry) && entry.level != Level::Recorded)
-        .filter(|entry| !entry.is_in("slow") && !entry.is_in("crash"))
-        .collect();
-    let outcomes = lab.run("reference-minimal", &released, None);
-    same!(released.len(), outcomes.len(), "the cases that were run");
-    let unexpected: Vec<_> = outcomes
-        .iter()
-        .filter(|outcome| {
-            let gated = entry(&outcome.id).is_some_and(|entry| entry.level == Level::Capability);
-            match outcome.status {
-                Status::NotApplicable => false,
-                Status::Pass => gated,
-                _ => true,
-            }
-        })
-        .map(|outcome| {
-            format!(
-                "{} {} {}",
-                outcome.id,
-                outcome.status.word(),
-                outcome.message
-            )
-        })
-        .collect();
-    demand!(
-        unexpected.is_empty(),
-        "a driver that declares nothing and keeps to that: {}",
-        unexpected.join("; ")
-    );
-    Ok(())
-}
-
-/// A case that no faulty driver fails may be one that cannot fail.
-fn mutants(lab: &Lab<'_>) -> Outcome {
-    let covered = covered();
-    let unbroken: BTreeSet<_> = lab
-        .with_liar()
-        .iter()
-        .filter(|outcome| outcome.status != Status::Fail)
-        .map(|outcome| outcome.id.as_str())
-        .collect();
-    let mandatory = catalogue()
-        .iter()
-        .filter(|entry| is_released(entry) && entry.level == Level::Mandatory);
-    let without: Vec<_> = mandatory
-        .filter(|entry| unbroken.contains(entry.id) && !covered.contains(entry.id))
-        .map(|entry| entry.id)
-        .collect();
-    let excused: Vec<_> = FINDS_NOTHING.iter().map(|(id, _)| *id).collect();
-    same!(
-        excused,
-        without,
-        "the mandatory cases that no faulty driver fails"
-    );
-    Ok(())
 }
 
 fn assertion_count(lab: &Lab<'_>) -> Outcome {
