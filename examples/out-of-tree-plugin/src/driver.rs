@@ -137,10 +137,7 @@ impl Driver for Reflinks {
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
-        match self.trash(id)? {
-            Some(token) => self.reap(&token).map(|()| Removed::Now),
-            None => Ok(Removed::AlreadyGone),
-        }
+        toolkit::remove_layer(&self.home.join(PLACES), &self.place(id))
     }
 
     fn exists(&self, id: &LayerId) -> Result<bool> {

@@ -8,9 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::{TempDir, is_there, remove_tree};
 use crate::{
     DriverError, DriverErrorCode, IoContext, LayerId, MountPlan, MountRequest, MountStep,
-    MountSteps, Result, UnpackTarget,
+    MountSteps, Removed, Result, UnpackTarget,
 };
 
 /// The layers whose directories are in `directory`, sorted; what is no directory or cannot be the
@@ -33,6 +34,29 @@ pub fn list_layers(directory: &Path) -> Result<Vec<LayerId>> {
     }
     ids.sort();
     Ok(ids)
+}
+
+/// Removes the layer at `tree`: it disappears at once, and its files are deleted below `places`, where
+/// [`temp_dir::recover`](super::temp_dir::recover) finds them after a crash.
+///
+/// # Behavior
+/// - On a full file system, where nothing can be made to move it to, it is deleted where it is.
+///
+/// # Errors
+/// What the file system reports.
+pub fn remove_layer(places: &Path, tree: &Path) -> Result<Removed> {
+    if !is_there(tree)? {
+        return Ok(Removed::AlreadyGone);
+    }
+    match TempDir::create(places) {
+        Ok(mut place) => {
+            place.take(tree)?;
+            place.close()?;
+        }
+        Err(error) if error.code == DriverErrorCode::NO_SPACE => remove_tree(tree)?,
+        Err(error) => return Err(error),
+    }
+    Ok(Removed::Now)
 }
 
 /// Where a diff is unpacked into the tree at `directory`.
@@ -140,6 +164,16 @@ mod tests {
         let found = list_layers(root.path()).unwrap();
         let names: Vec<_> = found.iter().map(LayerId::as_str).collect();
         assert_eq!(names, ["a", "b", "with"]);
+    }
+
+    #[test]
+    fn a_layer_is_removed_once_and_nothing_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let (tree, places) = (root.path().join("layer"), root.path().join("places"));
+        fs::create_dir_all(tree.join("inner")).unwrap();
+        assert_eq!(remove_layer(&places, &tree), Ok(Removed::Now));
+        assert_eq!(remove_layer(&places, &tree), Ok(Removed::AlreadyGone));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]
