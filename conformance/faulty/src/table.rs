@@ -96,7 +96,7 @@ macro_rules! for_each_fault {
                 ["GD-MNT-018"];
             FailsIdlePut "faulty-fails-idle-put" Nothing
                 "Fails to unmount what is not mounted."
-                ["GD-MNT-005"];
+                ["GD-MNT-005", "GD-ERR-012"];
             InventsTrees "faulty-invents-trees" Nothing
                 "Shows an empty directory when a layer's tree is lost."
                 ["GD-MNT-020"];
@@ -112,7 +112,7 @@ macro_rules! for_each_fault {
                 ["GD-QUO-001"];
             HalvesQuota "faulty-halves-quota" Nothing
                 "Enforces half the limit that a layer was given."
-                ["GD-QUO-002"];
+                ["GD-QUO-003"];
 
             LeaksMount "faulty-leaks-mount" Nothing
                 "Leaves a mount behind for each layer it makes."

@@ -32,7 +32,12 @@ pub(super) const FINDS_NOTHING: &[(&str, &str)] = &[
     ("GD-IDS-012", IDS),
     ("GD-IDS-013", IDS),
     ("GD-IDS-017", IDS),
+    (
+        "GD-COW-015",
+        "locks are the kernel's, whatever a driver does",
+    ),
     ("GD-FID-027", "the file system below the layer answers"),
+    ("GD-PRF-015", "core unpacks, and the driver takes no part"),
 ];
 const CORE: &str = "core refuses it before it asks the driver";
 const IDS: &str =

@@ -209,9 +209,10 @@ impl Fault for IgnoresBusy {
 impl Fault for FailsIdlePut {
     fn released(&self, id: &LayerId) -> Result<()> {
         let used = self.driver().run_dir().join(format!("used-{id}"));
-        let calls = fs::read(&used).unwrap_or_default().len();
+        let asked = fs::read(&used).at("cannot read", &used)?;
         fs::remove_file(&used).at("cannot remove", &used)?;
-        if calls < 2 {
+        // Whoever unmounts asks for the plan first, in one way or in both.
+        if asked == b"w" || asked == b"wr" {
             let message = format!("layer `{id}` is not mounted");
             return Err(DriverError::new(DriverErrorCode::OTHER, message));
         }
@@ -221,10 +222,10 @@ impl Fault for FailsIdlePut {
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
         let plan = self.driver().mount_plan(id, request)?;
         let used = self.driver().run_dir().join(format!("used-{id}"));
-        // It is asked for once more when the layer is unmounted.
-        let calls = fs::read(&used).unwrap_or_default().len() + 1;
+        let mut asked = fs::read(&used).unwrap_or_default();
+        asked.push(if request.read_only { b'r' } else { b'w' });
         fs::create_dir_all(self.driver().run_dir()).at("cannot create", &used)?;
-        fs::write(&used, vec![b'x'; calls]).at("cannot write", &used)?;
+        fs::write(&used, asked).at("cannot write", &used)?;
         Ok(plan)
     }
 }
@@ -251,8 +252,10 @@ impl Fault for VolatileOnce {
     }
 
     fn released(&self, id: &LayerId) -> Result<()> {
-        // It is there only after a volatile mount.
-        drop(fs::remove_file(self.mark(id)));
+        let mark = self.mark(id);
+        if fs::read_to_string(&mark).is_ok_and(|by| by == std::process::id().to_string()) {
+            fs::remove_file(&mark).at("cannot remove", &mark)?;
+        }
         self.driver().released(id)
     }
 }

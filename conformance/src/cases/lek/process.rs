@@ -149,6 +149,14 @@ fn files(site: &Site) -> Outcome {
         "the same for the run directory"
     );
     same!(before.2, names(&site.root)?, "the same beside the store");
+    let name = site.source.name()?;
+    let home = site.home()?;
+    let graph_root = home.parent().unwrap_or(&home);
+    same!(
+        vec![name.clone(), format!("{name}-layers")],
+        names(graph_root)?,
+        "what is in the graph root"
+    );
     Ok(())
 }
 

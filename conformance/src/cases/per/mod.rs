@@ -43,8 +43,13 @@ pub(super) fn snapshot(target: &Target) -> Result<String, Failure> {
     let mut layers = target.layers()?;
     layers.sort_by(|one, other| one.id.cmp(&other.id));
     let mut text = String::new();
-    for layer in layers {
+    if target.driver.capabilities().list {
+        let mut ids = target.driver.list()?;
+        ids.sort();
         // Writing to a string does not fail.
+        let _written = writeln!(text, "the driver lists {ids:?}");
+    }
+    for layer in layers {
         let _written = writeln!(
             text,
             "layer {} on {:?}, diff {:?}",
