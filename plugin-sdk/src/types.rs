@@ -37,6 +37,53 @@ impl IdMaps {
     pub fn root(&self) -> Option<(u32, u32)> {
         Some((to_host(&self.uids, 0)?, to_host(&self.gids, 0)?))
     }
+
+    /// What is wrong with the maps, in words: they must be ones that the kernel takes for a user
+    /// namespace, so that every id has one meaning.
+    pub fn problem(&self) -> Option<String> {
+        let named = [("user", &self.uids), ("group", &self.gids)];
+        named.into_iter().find_map(|(name, maps)| {
+            problem(maps).map(|problem| format!("the {name} id map {problem}"))
+        })
+    }
+}
+
+/// The kernel takes no more ranges.
+const MOST_RANGES: usize = 340;
+
+fn problem(maps: &[IdMap]) -> Option<String> {
+    if maps.len() > MOST_RANGES {
+        return Some(format!(
+            "has {} ranges, and at most {MOST_RANGES} are allowed",
+            maps.len()
+        ));
+    }
+    // The last id of 32 bits stands for no id.
+    let past = |first: u32, size: u32| first.checked_add(size).is_none();
+    for (index, map) in maps.iter().enumerate() {
+        let IdMap {
+            container_id,
+            host_id,
+            size,
+        } = *map;
+        let range = format!("{container_id}:{host_id}:{size}");
+        if size == 0 {
+            return Some(format!("has an empty range, `{range}`"));
+        }
+        if past(container_id, size) || past(host_id, size) {
+            return Some(format!("has a range that ends past the last id, `{range}`"));
+        }
+        let overlap =
+            |one: u32, other: u32, other_size: u32| one < other + other_size && other < one + size;
+        let clash = maps[..index].iter().any(|other| {
+            overlap(container_id, other.container_id, other.size)
+                || overlap(host_id, other.host_id, other.size)
+        });
+        if clash {
+            return Some(format!("has a range that overlaps with another, `{range}`"));
+        }
+    }
+    None
 }
 
 /// The host id of `container_id`; the same id when `maps` is empty, `None` when it is not mapped.
@@ -392,4 +439,46 @@ pub struct Usage {
     pub bytes: u64,
     /// Inodes of the layer's own content.
     pub inodes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_are_ones_that_the_kernel_takes() {
+        let said = |ranges: &[(u32, u32, u32)]| {
+            let uids = ranges
+                .iter()
+                .map(|(container_id, host_id, size)| IdMap {
+                    container_id: *container_id,
+                    host_id: *host_id,
+                    size: *size,
+                })
+                .collect();
+            let gids = Vec::new();
+            IdMaps { uids, gids }.problem()
+        };
+        for good in [
+            &[][..],
+            &[(0, 100_000, 65_536)],
+            &[(0, 0, u32::MAX)],
+            &[(1, 2, 3), (0, 1, 1), (4, 5, 1)],
+        ] {
+            assert_eq!(said(good), None, "{good:?}");
+        }
+        for (bad, word) in [
+            (&[(0, 1, 0)][..], "empty"),
+            (&[(0, u32::MAX, 1)], "past"),
+            (&[(u32::MAX - 1, 0, 2)], "past"),
+            (&[(0, 10, 5), (4, 100, 1)], "overlaps"),
+            (&[(0, 10, 5), (5, 14, 1)], "overlaps"),
+            (&[(5, 14, 1), (0, 10, 5)], "overlaps"),
+        ] {
+            let problem = said(bad).unwrap();
+            assert!(problem.contains(word), "{bad:?}: {problem}");
+        }
+        let many: Vec<_> = (0..341).map(|n| (n, n, 1)).collect();
+        assert!(said(&many).unwrap().contains("341"));
+    }
 }

@@ -7,6 +7,7 @@ mod content;
 mod dif;
 mod errors;
 mod fid;
+mod idmaps;
 mod ids;
 mod init;
 mod lek;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Case> {
         fid::CASES,
         performance::CASES,
         quotas::CASES,
+        idmaps::CASES,
         ids::CASES,
         lif::CASES,
         sec::access::CASES,

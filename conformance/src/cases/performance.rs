@@ -261,11 +261,8 @@ fn throughput(target: &mut Target) -> Outcome {
     let (time, _) = timed(|| Ok(target.put("large", None, &tar)?))?;
     wire::measure("put of one file, MiB per second", per_second(LARGE, time))?;
     target.within("large", |path| {
-        same!(
-            LARGE << 20,
-            fs::metadata(path.join("large"))?.len() as usize,
-            "the file's size"
-        );
+        let size = fs::metadata(path.join("large"))?.len();
+        same!(LARGE as u64 * (1 << 20), size, "the file's size");
         Ok(())
     })
 }

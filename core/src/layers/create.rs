@@ -117,6 +117,9 @@ impl LayersView<'_> {
             Some(found) if new.id_maps.is_empty() => found.layer.id_maps.clone(),
             _ => new.id_maps.clone(),
         };
+        if let Some(problem) = new.id_maps.problem() {
+            return Err(Error::new(ErrorKind::InvalidArgument, problem).subject(id.as_str()));
+        }
         self.check_parent(&id_maps, template, parent)?;
         let mut request = CreateRequest::new(
             id.clone(),

@@ -267,11 +267,7 @@ impl Shared {
 
     /// Removes a layer; on a full disk its content goes first, since a driver may need a few blocks
     /// to move the layer away.
-    pub(super) fn with_room<T>(
-        &self,
-        id: &LayerId,
-        remove: impl Fn() -> Result<T>,
-    ) -> Result<T> {
+    pub(super) fn with_room<T>(&self, id: &LayerId, remove: impl Fn() -> Result<T>) -> Result<T> {
         match remove() {
             Err(error) if error.kind() == ErrorKind::NoSpace => {
                 self.empty(id)?;

@@ -19,6 +19,7 @@ use serde::{Serialize, Serializer};
 use super::{
     access::{LayersView, LayersWrite},
     gc::temporary_files,
+    mapped,
     options::{Shared, driver_id},
     record::Layer,
 };
@@ -232,12 +233,14 @@ impl LayersWrite<'_> {
     ///
     /// # Behavior
     /// - A recorded mount that the kernel does not have (any more) is made anew.
+    /// - A layer without id maps is shown with those of the request by an idmapped mount.
     /// - The layer's own SELinux label is used when the request has none and the driver takes any.
     ///
     /// # Errors
     /// `LayerUnknown`; `StoreIsReadOnly` for a layer of a read-only store unless the mount is
     /// read-only; `Busy` when the layer is mounted read-only and is to be written to, or the other
-    /// way round; what the driver or the kernel reports, with nothing mounted or counted.
+    /// way round, or with other id maps; `NotSupported` for id maps with which the layer cannot be
+    /// shown; what the driver or the kernel reports, with nothing mounted or counted.
     pub fn mount(&mut self, what: &str, request: &MountRequest) -> Result<PathBuf> {
         self.fresh()?;
         let found = self.find(what)?;
@@ -245,6 +248,7 @@ impl LayersWrite<'_> {
             self.own(what, "update mount locations for layers")?;
         }
         let id = found.layer.id.clone();
+        let own_maps = found.layer.id_maps.clone();
         let mut request = request.clone();
         let takes_labels = self.shared.driver()?.capabilities().mount_labels;
         if takes_labels && request.label.is_none() && !found.layer.mount_label.is_empty() {
@@ -256,17 +260,22 @@ impl LayersWrite<'_> {
             Some(mount) => (PathBuf::from(&mount.path), mount.count.max(0)),
             None => (PathBuf::new(), 0),
         };
+        let maps = mapped::wanted(&own_maps, &request);
         if count > 0 && mount::is_mounted(&path)? {
             check_shared(&id, &path, request.read_only)?;
+            shared.check_maps(&id, &path, &request, maps)?;
             mounts.set(&id, &path, count + 1)?;
             mounts.save()?;
             return Ok(path);
         }
         let driver_id = driver_id(&id)?;
-        if count > 0 && request.read_only {
+        if count > 0 && (request.read_only || maps.is_some()) {
             shared.refuse_directory(&driver_id, &path)?;
         }
-        let path = shared.perform(&driver_id, &request)?;
+        let path = match maps {
+            None => shared.perform(&driver_id, &request)?,
+            Some(maps) => shared.perform_mapped(&driver_id, &request, &own_maps, maps)?,
+        };
         let recorded = mounts
             .set(&id, &path, count + 1)
             .and_then(|()| mounts.save());
@@ -454,6 +463,7 @@ impl Shared {
                 mount::unmount(path)?;
             }
         }
+        self.undo_mapped(id)?;
         driver.released(id)
     }
 }

@@ -16,7 +16,9 @@ mod options;
 
 use std::path::{Path, PathBuf};
 
-use plywood_plugin_sdk::{MountPlan, MountStep, OverlayMount, toolkit::mountinfo};
+use plywood_plugin_sdk::{
+    IdMaps, MountPlan, MountStep, OverlayMount, sys::user_namespace, toolkit::mountinfo,
+};
 use rustix::{
     fs::{AtFlags, CWD, StatxAttributes, StatxFlags},
     io::Errno,
@@ -163,6 +165,26 @@ impl Mounter {
 /// As [`Mounter::execute`].
 pub fn execute(plan: &MountPlan) -> Result<PathBuf> {
     Mounter::default().execute(plan)
+}
+
+/// Shows a directory at `target` with `maps`: what belongs to a container id on disk is seen to
+/// belong to the host id.
+///
+/// # Errors
+/// What the kernel says: of maps that it refuses, or where the file system cannot be shown so.
+pub fn show_mapped(source: &Path, target: &Path, read_only: bool, maps: &IdMaps) -> Result<()> {
+    let namespace = user_namespace::with_maps(maps).map_err(|error| {
+        let kind = match error.raw_os_error() {
+            Some(number) if number == Errno::INVAL.raw_os_error() => ErrorKind::InvalidArgument,
+            _ => ErrorKind::NotSupported,
+        };
+        Error::new(kind, "the kernel does not take the id maps")
+            .subject(target.display().to_string())
+            .caused_by(error)
+    })?;
+    let options = Options::parse(&[], read_only)?;
+    modern::bind_as(source, target, &options, Some(&namespace))
+        .map_err(|failure| failure.at("cannot mount a directory with id maps at", target))
 }
 
 /// Takes back what [`execute`] did; `seen` is where the layer was seen.

@@ -182,15 +182,32 @@ pub(super) fn filesystem(
 
 /// Shows `source` at `target`; with its attributes from the first moment on.
 pub(super) fn bind(source: &Path, target: &Path, options: &Options) -> Result<(), Failure> {
+    bind_as(source, target, options, None)
+}
+
+/// The same, with the ids that a user namespace gives to those on disk.
+pub(super) fn bind_as(
+    source: &Path,
+    target: &Path,
+    options: &Options,
+    namespace: Option<&OwnedFd>,
+) -> Result<(), Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = open_tree(CWD, source, flags)
         .map_err(|errno| Failure::new(format!("opening `{}`", source.display()), errno))?;
+    let failed = |doing: &'static str| {
+        move |error: std::io::Error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            Failure::new(doing, errno)
+        }
+    };
+    if let Some(namespace) = namespace {
+        mount_attr::map_ids(&mount, namespace).map_err(failed("mapping the ids of the mount"))?;
+    }
     let attributes = options.attributes();
     if !attributes.is_empty() {
-        mount_attr::add(&mount, attributes).map_err(|error| {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            Failure::new("setting the attributes of the mount", errno)
-        })?;
+        mount_attr::add(&mount, attributes)
+            .map_err(failed("setting the attributes of the mount"))?;
     }
     attach(&mount, target)
 }

@@ -4,3 +4,4 @@
 pub mod mount_attr;
 pub mod ofd_lock;
 pub mod protection;
+pub mod user_namespace;

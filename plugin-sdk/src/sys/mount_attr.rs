@@ -31,6 +31,22 @@ pub fn add(mount: impl AsFd, attributes: MountAttrFlags) -> io::Result<()> {
     set(mount, &argument)
 }
 
+/// Shows the files of the mount with the ids that `namespace` gives them: an id on disk is one
+/// inside the user namespace.
+///
+/// # Errors
+/// `EINVAL` where the file system cannot be shown so, `ENOSYS` before Linux 5.12.
+pub fn map_ids(mount: impl AsFd, namespace: impl AsFd) -> io::Result<()> {
+    let descriptor = namespace.as_fd().as_raw_fd();
+    let argument = MountAttr {
+        set: u64::from(MountAttrFlags::MOUNT_ATTR_IDMAP.bits()),
+        clear: 0,
+        propagation: 0,
+        userns: u64::from(descriptor.unsigned_abs()),
+    };
+    set(mount, &argument)
+}
+
 #[expect(unsafe_code, reason = "no library wraps this system call")]
 fn set(mount: impl AsFd, argument: &MountAttr) -> io::Result<()> {
     // SAFETY: the path is a terminated string, the argument is of the size that is given, and the
