@@ -65,7 +65,7 @@ pub(crate) fn renew(id: &LayerId, place: &Place, run_dir: &Path, host: &dyn Host
             made => made?,
         }
         match fs::rename(&fresh, &target) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            Err(error) if has_entries(&error) => {
                 remove(&fresh)?;
                 true
             }
@@ -89,9 +89,17 @@ fn remove(path: &Path) -> Result<bool> {
     match fs::remove_dir(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(error) if has_entries(&error) => Ok(false),
         Err(error) => Err(DriverError::io("cannot remove", path, &error)),
     }
+}
+
+/// POSIX allows two numbers for it; xfs uses the other one in renames.
+fn has_entries(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+    )
 }
 
 #[cfg(test)]
