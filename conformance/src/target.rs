@@ -156,6 +156,11 @@ impl Target {
         wire::measure(name, value)
     }
 
+    /// Records a number of things for the report.
+    pub(crate) fn count(&self, name: &str, number: impl TryInto<u32>) -> io::Result<()> {
+        self.measure(name, f64::from(number.try_into().unwrap_or(u32::MAX)))
+    }
+
     /// The store around the driver.
     pub(crate) fn store(&self) -> &LayerStore {
         &self.store

@@ -168,8 +168,8 @@ fn apply_parallel(target: &mut Target) -> Outcome {
     let tar = |thread: usize| {
         let mut tar = TarFile::new().directory("own/");
         for number in 0..20 {
-            let data = vec![b'0' + thread as u8; 1000 * (number + 1)];
-            tar = tar.file(&format!("own/{thread}-{number}"), &data);
+            let data = thread.to_string().repeat(1000 * (number + 1));
+            tar = tar.file(&format!("own/{thread}-{number}"), data.as_bytes());
         }
         let tar = if thread.is_multiple_of(2) {
             tar.whiteout(".wh.plain")

@@ -56,7 +56,7 @@ fn mount_or_remove(target: &mut Target) -> Outcome {
     };
     thread::scope(|scope| -> Outcome {
         let user = &user;
-        let users: Vec<_> = (0..2).map(|_| scope.spawn(move || user())).collect();
+        let users: Vec<_> = (0..2).map(|_| scope.spawn(user)).collect();
         let mut removals = || -> Outcome {
             for _ in 0..ROUNDS {
                 target.put("one", Some("base"), &sample())?;

@@ -116,7 +116,7 @@ fn space(target: &mut Target) -> Outcome {
     demand!(
         grown > (LAYERS * EACH) as u64 / 2,
         "layers of {} KiB take {} KiB, so that this would not notice when they stayed",
-        LAYERS * EACH >> 10,
+        (LAYERS * EACH) >> 10,
         grown >> 10
     );
     empty()?;
@@ -185,7 +185,7 @@ fn damage(target: &mut Target) -> Outcome {
     let mut site: Site = (**target).clone();
     if !["ext4", "xfs", "btrfs"].contains(&site.backing.fstype.as_str()) {
         // One that can be checked.
-        site.backing.fstype = "ext4".to_owned();
+        "ext4".clone_into(&mut site.backing.fstype);
     }
     let small = SmallFilesystem::make(&site, Size::mib(64))?;
     let own = Target::open(site.at(small.mount_point()))?;

@@ -271,7 +271,7 @@ fn other_process(target: &mut Target) -> Outcome {
 /// What a clock that was set back looks like: everything was changed in the future.
 fn clock_set_back(target: &mut Target) -> Outcome {
     populate(target)?;
-    let future = SystemTime::now() + Duration::from_secs(2 * 24 * 3600);
+    let future = SystemTime::now() + Duration::from_hours(48);
     let mut waiting = vec![target.root.join("graph")];
     while let Some(path) = waiting.pop() {
         let meta = fs::symlink_metadata(&path)?;

@@ -320,42 +320,7 @@ fn id_injection(target: &mut Target) -> Outcome {
             "the id {}",
             what.chars().take(60).collect::<String>()
         ))?;
-        let answers = [
-            ("create", target.create(id, None).map(drop)),
-            (
-                "create as a child",
-                target.create(id, Some("base")).map(drop),
-            ),
-            ("put", target.put(id, None, &sample()).map(drop)),
-            (
-                "put on it",
-                target.put("child", Some(id), &sample()).map(drop),
-            ),
-            ("apply", target.apply(id, &sample()[..]).map(drop)),
-            (
-                "mount",
-                target.mount(id, &MountRequest::default()).map(drop),
-            ),
-            (
-                "unmount",
-                target.unmount_with(
-                    id,
-                    UnmountOptions {
-                        force: true,
-                        only_if_mounted: false,
-                    },
-                ),
-            ),
-            ("diff", target.diff(id).map(drop)),
-            ("changes", target.changes(id).map(drop)),
-            ("diff size", target.diff_size(None, id).map(drop)),
-            (
-                "diff against it",
-                target.diff_between(Some(id), "base").map(drop),
-            ),
-            ("delete", target.delete(id)),
-        ];
-        for (operation, answer) in answers {
+        for (operation, answer) in try_everything(target, id) {
             // An empty id asks for a new one, and an empty parent for none.
             if id.is_empty() && answer.is_ok() {
                 continue;
@@ -374,6 +339,40 @@ fn id_injection(target: &mut Target) -> Outcome {
     }
     tokens(target, &victim)?;
     same_home(&before, target)
+}
+
+/// What every operation that takes an id says to this one.
+fn try_everything(target: &Target, id: &str) -> Vec<(&'static str, plywood::Result<()>)> {
+    let force = UnmountOptions {
+        force: true,
+        only_if_mounted: false,
+    };
+    vec![
+        ("create", target.create(id, None).map(drop)),
+        (
+            "create as a child",
+            target.create(id, Some("base")).map(drop),
+        ),
+        ("put", target.put(id, None, &sample()).map(drop)),
+        (
+            "put on it",
+            target.put("child", Some(id), &sample()).map(drop),
+        ),
+        ("apply", target.apply(id, &sample()[..]).map(drop)),
+        (
+            "mount",
+            target.mount(id, &MountRequest::default()).map(drop),
+        ),
+        ("unmount", target.unmount_with(id, force)),
+        ("diff", target.diff(id).map(drop)),
+        ("changes", target.changes(id).map(drop)),
+        ("diff size", target.diff_size(None, id).map(drop)),
+        (
+            "diff against it",
+            target.diff_between(Some(id), "base").map(drop),
+        ),
+        ("delete", target.delete(id)),
+    ]
 }
 
 fn same_home(before: &std::collections::BTreeSet<PathBuf>, target: &Target) -> Outcome {

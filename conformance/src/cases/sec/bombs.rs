@@ -162,7 +162,7 @@ fn many(target: &Target) -> Outcome {
     demand!(loaded, "a stream of {ENTRIES} entries was refused");
     let grown = peak()?.saturating_sub(before + own);
     let each = grown / ENTRIES as u64;
-    target.measure("bytes_per_entry", each as f64)?;
+    target.count("bytes_per_entry", each)?;
     // The blocks of a small stream count more than they would in a large one.
     let for_a_million = each.saturating_sub((24 << 20) / ENTRIES as u64) * 1_000_000;
     demand!(

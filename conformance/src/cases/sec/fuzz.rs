@@ -43,7 +43,7 @@ fn rounds(target: &Target, mut round: impl FnMut(u64, &mut Rng) -> Outcome) -> O
         })?;
         number += 1;
     }
-    Ok(target.measure("rounds", number as f64)?)
+    Ok(target.count("rounds", number)?)
 }
 
 fn name(rng: &mut Rng, victim: &Victim) -> Vec<u8> {
@@ -347,6 +347,11 @@ fn sound<T>(what: &str, answer: DriverResult<T>) -> Result<Option<T>, Failure> {
     }
 }
 
+/// The same, where the answer itself does not matter.
+fn check<T>(what: &str, answer: DriverResult<T>) -> Outcome {
+    sound(what, answer).map(|_| ())
+}
+
 fn requests(target: &mut Target) -> Outcome {
     target.without_sync()?;
     let victim = Victim::new(target)?;
@@ -395,14 +400,14 @@ fn ask(
     };
     let id = id(rng);
     match rng.u8(..20) {
-        0..=2 => drop(sound("create", driver.create(&request))?),
-        3 => drop(sound("remove", driver.remove(&id))?),
-        4 => drop(sound("exists", driver.exists(&id))?),
-        5 => drop(sound("list", driver.list())?),
-        6 => drop(sound("metadata", driver.metadata(&id))?),
-        7 => drop(sound("usage", driver.usage(&id))?),
+        0..=2 => check("create", driver.create(&request))?,
+        3 => check("remove", driver.remove(&id))?,
+        4 => check("exists", driver.exists(&id))?,
+        5 => check("list", driver.list())?,
+        6 => check("metadata", driver.metadata(&id))?,
+        7 => check("usage", driver.usage(&id))?,
         8 | 9 => mount_and_write(target, driver, &id, &mount_request(rng, victim))?,
-        10 => drop(sound("released", driver.released(&id))?),
+        10 => check("released", driver.released(&id))?,
         11 => {
             let found = sound("unpack_target", driver.unpack_target(&id))?;
             if let Some(found) = found {
@@ -413,29 +418,29 @@ fn ask(
                 );
             }
         }
-        12 => drop(sound("diff_view", driver.diff_view(&id, parent.as_ref()))?),
-        13 => drop(sound("content_roots", driver.content_roots(&id))?),
-        14 => drop(sound(
+        12 => check("diff_view", driver.diff_view(&id, parent.as_ref()))?,
+        13 => check("content_roots", driver.content_roots(&id))?,
+        14 => check(
             "native_changes",
             driver.native_changes(&id, parent.as_ref()),
-        )?),
+        )?,
         15 => {
             if let Some(staged) = sound("stage", driver.stage(&request))? {
                 tokens.push(staged.token);
             }
         }
-        16 => drop(sound("adopt", driver.adopt(&token, &request))?),
-        17 => drop(sound("discard", driver.discard(&token))?),
+        16 => check("adopt", driver.adopt(&token, &request))?,
+        17 => check("discard", driver.discard(&token))?,
         18 => {
             if let Some(Some(token)) = sound("trash", driver.trash(&id))? {
                 tokens.push(token);
             }
         }
         _ => {
-            drop(sound("reap", driver.reap(&token))?);
-            drop(sound("sync", driver.sync(&id))?);
-            drop(sound("sync_staged", driver.sync_staged(&token))?);
-            drop(sound("recover", driver.recover())?);
+            check("reap", driver.reap(&token))?;
+            check("sync", driver.sync(&id))?;
+            check("sync_staged", driver.sync_staged(&token))?;
+            check("recover", driver.recover())?;
         }
     }
     Ok(())
@@ -465,11 +470,11 @@ fn mount_and_write(
     // It may be read-only.
     let _written = fs::write(path.join("written"), "x");
     if by_driver {
-        drop(sound("unmount", driver.unmount(id))?);
+        check("unmount", driver.unmount(id))?;
     } else {
         mount::undo(&plan, &path)?;
     }
-    drop(sound("released", driver.released(id))?);
+    check("released", driver.released(id))?;
     demand!(
         inside,
         "mounted with {request:?}, `{id}` is shown at `{}`, outside the store",

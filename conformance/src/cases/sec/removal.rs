@@ -73,6 +73,9 @@ fn foreign_mount(target: &mut Target) -> Outcome {
             bind(&victim.place, &place)?;
         }
         let deleted = target.delete("layer");
+        if let Err(error) = &deleted {
+            target.step(&format!("refused: {error}"))?;
+        }
         victim.intact("a layer with a foreign mount in it was removed")?;
         take_away(&victim, &root)?;
         // What was refused or put off works when the mount is gone.
