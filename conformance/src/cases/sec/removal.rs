@@ -15,14 +15,14 @@ use plywood::{
 
 use super::Victim;
 use crate::{
-    Case, Target,
+    Case, Site, Target,
     case::{Failure, Outcome, case, demand},
     cases::lifecycle::sample,
     target::layer_id,
 };
 
 pub(in crate::cases) const CASES: &[Case] = &[
-    case("GD-SEC-011", foreign_mount),
+    case("GD-SEC-011", foreign_mount).roles(&[("delete", delete)]),
     case("GD-SEC-012", layer_is_a_link),
     case("GD-SEC-013", planted_places),
 ];
@@ -72,23 +72,32 @@ fn foreign_mount(target: &mut Target) -> Outcome {
             fs::create_dir(&place)?;
             bind(&victim.place, &place)?;
         }
-        let deleted = target.delete("layer");
-        if let Err(error) = &deleted {
-            target.step(&format!("refused: {error}"))?;
-        }
+        // What could not be moved away is noted, and found when the process is gone that tried.
+        target.in_peer("delete", &[])?;
         victim.intact("a layer with a foreign mount in it was removed")?;
         take_away(&victim, &root)?;
-        // What was refused or put off works when the mount is gone.
-        if deleted.is_err() && target.layers()?.iter().any(|layer| layer.id == "layer") {
-            target.delete("layer")?;
-        }
-        target.driver.recover()?;
+        target.in_peer("delete", &["for good"])?;
         demand!(
             !target.driver.exists(&id)?,
             "the layer stays for ever after something was mounted in it"
         );
         victim.intact("it was removed for good")?;
         target.delete("base")?;
+    }
+    Ok(())
+}
+
+/// Removes the layer, which may be refused, and tidies up what others left.
+fn delete(site: &Site, arguments: &[String]) -> Outcome {
+    let target = site.open()?;
+    if target.layers()?.iter().any(|layer| layer.id == "layer") {
+        let _refused = target.delete("layer");
+    }
+    target.create("tidy", None)?;
+    target.delete("tidy")?;
+    let recovered = target.driver.recover();
+    if !arguments.is_empty() {
+        recovered?;
     }
     Ok(())
 }
