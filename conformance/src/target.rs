@@ -325,6 +325,10 @@ fn store(site: &Site, driver: &DriverHandle, durability: Durability) -> Result<L
         site.root.join("run").join(format!("{name}-layers")),
     );
     options.driver = Some(driver.clone());
+    // Beside each home is the directory of the records, as in the store's own graph root.
+    let homes = driver.image_stores()?;
+    let records = |home: &PathBuf| Some(home.parent()?.join(format!("{name}-layers")));
+    options.read_only_stores = homes.iter().filter_map(records).collect();
     options.durability = durability;
     LayerStore::open(options)
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The cases, by group.
 
+mod abi;
+mod als;
 mod asks;
 mod con;
 mod content;
@@ -36,6 +38,8 @@ pub fn all() -> Vec<Case> {
         abi::file::CASES,
         abi::instances::CASES,
         abi::process::CASES,
+        als::CASES,
+        cow::CASES,
         init::CASES,
         options::CASES,
         lifecycle::CASES,

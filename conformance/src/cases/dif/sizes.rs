@@ -122,6 +122,7 @@ pub(super) fn rules(target: &mut Target) -> Outcome {
 }
 
 pub(super) fn many_files(target: &mut Target) -> Outcome {
+    target.without_sync()?;
     target.put("base", None, &TarFile::new().directory("d/").done())?;
     for count in [10_usize, 100, 10_000] {
         target.step(&format!("{count} files"))?;
@@ -174,6 +175,7 @@ pub(super) fn many_files(target: &mut Target) -> Outcome {
 
 pub(super) fn one_directory(target: &mut Target) -> Outcome {
     const COUNT: usize = 65_000;
+    target.without_sync()?;
     let mut tar = TarFile::new().directory("d/");
     for number in 0..COUNT {
         tar = tar.file(&format!("d/{number}"), b"");
