@@ -35,7 +35,7 @@ const BASE: &str = "
 /// Edits of every kind.
 const EDITS: &str = "
     rm -rf opaque; mkdir opaque; echo one > opaque/one; echo three > opaque/three
-    rm r1 r2; rm -rf gone; echo more >> d/f; ln d/f d/g; mkfifo fifo; : > .wh.literal
+    rm r1 r2; rm -rf gone; echo more >> d/f; ln d/f d/g; mkfifo fifo
     setfattr -n user.foo -v bar d/g; mknod chr c 5 2; ln chr chr2; mknod blk b 7 300
     rm dangling; mkdir dangling; rmdir todir; echo f > todir; echo n > a-b/x; chmod u+s,g+s,o+t e/b
     long=$(printf 'n%.0s' {1..120}); half=$(printf 'p%.0s' {1..90}); echo s > e/$long
@@ -315,6 +315,31 @@ fn root_hundreds_of_layers_below_are_regarded() {
 }
 
 /// FUSE mount programs write whiteouts as files.
+#[test]
+fn a_name_that_means_a_deletion_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let (tree, parent) = (place.path().join("tree"), place.path().join("parent"));
+    for directory in [&tree, &parent] {
+        fs::create_dir(directory).unwrap();
+        fs::write(directory.join("kept"), "").unwrap();
+    }
+    fs::write(tree.join(".wh.kept"), "").unwrap();
+    let upper = DiffView::Upper {
+        upper: tree.clone(),
+        lowers: vec![parent.clone()],
+        whiteouts: WhiteoutForm::Overlay,
+    };
+    let trees = DiffView::Trees {
+        tree,
+        parent: Some(parent),
+    };
+    for view in [upper, trees] {
+        let error = export(&view, &MAPS, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), plywood::ErrorKind::InvalidArchive);
+        assert!(error.to_string().contains("`.wh.kept`"), "{error}");
+    }
+}
+
 #[test]
 fn literal_whiteouts_are_understood() {
     let root = tempfile::tempdir().unwrap();

@@ -241,7 +241,9 @@ fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0_u8; 4096];
     let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
     let names = names[..length].split(|byte| *byte == 0);
-    let values = names.filter(|name| !name.is_empty()).map(|name| {
+    // The other program does not mark directories with whiteouts in them.
+    let names = names.filter(|name| !name.is_empty() && *name != b"trusted.overlay.origin");
+    let values = names.map(|name| {
         let mut value = vec![0_u8; 65536];
         let length = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value[..]).unwrap();
         (name.to_vec(), value[..length].to_vec())

@@ -15,6 +15,7 @@ pub mod header;
 pub mod import;
 mod lowers;
 pub(crate) mod names;
+pub(crate) mod opaque_root;
 pub mod pack;
 pub mod pax;
 mod pipeline;

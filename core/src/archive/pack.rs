@@ -110,6 +110,7 @@ pub fn pack_tree(
     let mut packer = Packer::new(options.id_maps, out);
     packer.owner = options.owner;
     packer.nanoseconds = options.nanoseconds;
+    packer.literal = true;
     let stat = rustix::fs::lstat(source).at("cannot read the attributes of", source)?;
     if Meta::from(stat).is_dir() {
         packer.tree(source)?;
@@ -142,6 +143,8 @@ struct Packer<'a> {
     maps: &'a IdMaps,
     owner: Option<(u32, u32)>,
     nanoseconds: bool,
+    /// Names of whiteouts are what they say.
+    literal: bool,
     /// The entry names of inodes with several names.
     seen: HashMap<(u64, u64), Vec<u8>>,
     /// The latest time of an entry.
@@ -155,6 +158,7 @@ impl<'a> Packer<'a> {
             maps,
             owner: None,
             nanoseconds: false,
+            literal: false,
             seen: HashMap::new(),
             newest: i64::MIN,
         }
@@ -183,6 +187,7 @@ impl<'a> Packer<'a> {
     fn upper(&mut self, upper: &Path, lowers: &[PathBuf], form: WhiteoutForm) -> Result<()> {
         if !is_overlay(form) {
             // Literal whiteouts are in the tree as the stream has them.
+            self.literal = true;
             return self.tree(upper);
         }
         let mut walk = UpperWalk::open(upper, lowers, form)?;
@@ -266,6 +271,9 @@ impl<'a> Packer<'a> {
 
     fn add(&mut self, mut node: Node<'_>) -> Result<()> {
         let host_path = node.dirs.host_path(node.name);
+        if !self.literal && node.name.starts_with(WHITEOUT_PREFIX) {
+            return Err(means_deletion(&node.path, &host_path));
+        }
         let Some((mut header, file)) = self.describe(&mut node)? else {
             return Ok(());
         };
@@ -402,6 +410,19 @@ fn not_encodable(source: HeaderError, host_path: &Path) -> Error {
     .subject(host_path.display().to_string())
     .hint("remove the attribute or the file")
     .caused_by(source)
+}
+
+/// A file of a user's whose name has a meaning in layers: applied, it would delete another one.
+fn means_deletion(path: &[u8], host_path: &Path) -> Error {
+    Error::new(
+        ErrorKind::InvalidArchive,
+        format!(
+            "`{}` cannot be exported: in a layer its name means a deletion",
+            path.escape_ascii()
+        ),
+    )
+    .subject(host_path.display().to_string())
+    .hint("rename the file in the container, or remove it")
 }
 
 fn gone(path: &[u8]) {

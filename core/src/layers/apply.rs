@@ -8,7 +8,7 @@ use super::{
     create::close,
     intent::Intent,
     options::{LayerStore, Shared, driver_id},
-    put::{PutOptions, TarSplit, fill},
+    put::{PutOptions, TarSplit, content_of, fill},
     record::NewLayer,
 };
 use crate::{
@@ -52,13 +52,16 @@ impl LayersWrite<'_> {
     ) -> Result<u64> {
         let name = self.own(what, "modify layer contents")?;
         let id = driver_id(&name)?;
-        let maps = self.find(&name)?.layer.id_maps.clone();
+        let layer = &self.find(&name)?.layer;
+        let maps = layer.id_maps.clone();
+        let parent = layer.parent.as_deref().map(driver_id).transpose()?;
         let shared = Arc::clone(&self.shared);
         let driver = shared.driver()?;
         let mut intent = Intent::begin(&shared)?;
         let tar_split = TarSplit::create(&mut intent)?;
         let target = driver.unpack_target(&id)?;
-        let imported = options.import(reader, &target, &maps, &tar_split)?;
+        let below = || content_of(driver, parent.as_ref());
+        let imported = options.import(reader, &target, &maps, &tar_split, below)?;
         tar_split.sync(shared.durability)?;
         shared.sync_layer(driver, &id)?;
         tar_split.publish(&Shared::tar_split(&shared.dir, &id), shared.durability)?;

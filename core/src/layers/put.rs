@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     Digest, Error, ErrorKind, IoContext, Result,
-    archive::import::{self, ImportOptions, Imported},
+    archive::{
+        import::{self, ImportOptions, Imported},
+        opaque_root,
+    },
     durable::{self, Durability},
     locking::order::{Before, Held, Layers, RoLayers},
     plugin::DriverHandle,
@@ -83,6 +86,7 @@ impl PutOptions<'_> {
         target: &UnpackTarget,
         id_maps: &IdMaps,
         tar_split: &TarSplit,
+        below: impl FnOnce() -> Result<Vec<PathBuf>>,
     ) -> Result<Imported> {
         let options = ImportOptions {
             limit: self.limit,
@@ -91,6 +95,7 @@ impl PutOptions<'_> {
             ..ImportOptions::new(target, id_maps)
         };
         let imported = import::import(reader, &options, &tar_split.file)?;
+        opaque_root::spell_out(target, below)?;
         match self.expected_diff {
             Some(expected) if *expected != imported.diff_digest => Err(Error::new(
                 ErrorKind::InvalidDigest,
@@ -156,8 +161,9 @@ impl LayerStore {
         step!("put.noted");
         let stage = Stage::begin(self.0.driver()?, &request)?;
         step!("put.staged");
-        let imported =
-            options.import(reader, &stage.staged.target, &request.id_maps, &tar_split)?;
+        let target = &stage.staged.target;
+        let below = || content_of(self.0.driver()?, request.parent.as_ref());
+        let imported = options.import(reader, target, &request.id_maps, &tar_split, below)?;
         step!("put.imported");
         // 3. The content is durable before anything refers to it.
         tar_split.sync(self.0.durability)?;
@@ -237,13 +243,20 @@ impl Shared {
     ) -> Result<Imported> {
         let (driver, id) = (self.driver()?, &prepared.id);
         let target = driver.unpack_target(id)?;
-        let imported = options.import(reader, &target, &prepared.request.id_maps, tar_split)?;
+        let request = &prepared.request;
+        let below = || content_of(driver, request.parent.as_ref());
+        let imported = options.import(reader, &target, &request.id_maps, tar_split, below)?;
         tar_split.sync(self.durability)?;
         step!("put.imported");
         self.sync_layer(driver, id)?;
         step!("put.synced");
         Ok(imported)
     }
+}
+
+/// Where the files of a parent are found.
+pub(super) fn content_of(driver: &DriverHandle, parent: Option<&LayerId>) -> Result<Vec<PathBuf>> {
+    parent.map_or(Ok(Vec::new()), |parent| driver.content_roots(parent))
 }
 
 /// Notes in a record what its stream was.

@@ -59,6 +59,16 @@ impl OverlayDriver {
         whiteout::form(self.config().mount_program.is_some(), self.rootless)
     }
 
+    /// How deletions are unpacked: with no layer below there is nothing to be hidden, and a mark
+    /// would be visible where the layer is shown as it is.
+    fn whiteouts_on(&self, has_parent: bool) -> WhiteoutForm {
+        if has_parent {
+            self.whiteouts()
+        } else {
+            WhiteoutForm::Removal
+        }
+    }
+
     fn own(&self, id: &LayerId) -> Place {
         Place {
             dir: self.store.layout.dir(id),
@@ -330,8 +340,10 @@ impl Driver for OverlayDriver {
     }
 
     fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
-        let directory = diff::content_dir(&self.store.layout.get(id)?)?;
-        diff::unpack_target(directory, self.whiteouts(), self.config())
+        let place = self.store.layout.get(id)?;
+        let directory = diff::content_dir(&place)?;
+        let has_parent = place.read_chain()?.is_some();
+        diff::unpack_target(directory, self.whiteouts_on(has_parent), self.config())
     }
 
     fn diff_view(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<DiffView> {
@@ -352,7 +364,8 @@ impl Driver for OverlayDriver {
         let plan = self.plan(request)?;
         let held = self.store.layout.stage(&plan.attributes)?;
         let directory = held.content.clone();
-        let target = diff::unpack_target(directory, self.whiteouts(), self.config())?;
+        let whiteouts = self.whiteouts_on(request.parent.is_some());
+        let target = diff::unpack_target(directory, whiteouts, self.config())?;
         let token = self.places.hold(held);
         Ok(Staged { token, target })
     }

@@ -179,11 +179,13 @@ impl Unpacker<'_> {
         let mode = Mode::from_raw_mode(mode & 0o777);
         let make = || rustix::fs::mkdirat(place.directory, place.base, mode);
         let open = || directory::open_child(place.directory, place.base);
+        let mut was_deleted = false;
         let fd = match make() {
             Ok(()) => open(),
             // A directory that is there already is merged with.
             Err(Errno::EXIST) => match open() {
                 Err(Errno::NOTDIR | Errno::LOOP) => {
+                    was_deleted = self.take_whiteout(place.directory, place.base, place.path)?;
                     self.remove(place.directory, place.base, place.path)?;
                     make().and_then(|()| open())
                 }
@@ -196,6 +198,9 @@ impl Unpacker<'_> {
             Err(error) => Err(error),
         };
         let fd = fd.at("cannot make directory", self.path(place.path))?;
+        if was_deleted {
+            self.mark_opaque(&fd, place.path)?;
+        }
         self.directory_attributes(&fd, entry, place.path)?;
         self.directory_times
             .push((place.path.into(), attributes::times(entry)));

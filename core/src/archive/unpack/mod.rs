@@ -52,9 +52,11 @@ pub(crate) struct Unpacker<'a> {
     in_user_namespace: bool,
     /// Set at the end, since creating files changes them.
     directory_times: Vec<(Box<[u8]>, Timestamps)>,
-    /// What came from this stream, where an opaque mark removes the rest.
+    /// What came from this stream, which its whiteouts do not concern; `None` when everything did.
     kept: Option<NameSet>,
     last_kept_parent: Vec<u8>,
+    /// The directory that was marked last for its whiteouts.
+    last_marked: Vec<u8>,
     /// Files in the AUFS link directory.
     aufs_links: HashMap<Vec<u8>, OwnedFd>,
     root_entry: Option<Entry>,
@@ -65,7 +67,7 @@ impl<'a> Unpacker<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&target.directory, flags, Mode::empty())
             .at("cannot open", &target.directory)?;
-        let needs_kept = !target.fresh && target.whiteouts == WhiteoutForm::Removal;
+        let needs_kept = !target.fresh && target.whiteouts != WhiteoutForm::Literal;
         Ok(Self {
             target,
             id_maps,
@@ -75,6 +77,7 @@ impl<'a> Unpacker<'a> {
             directory_times: Vec::new(),
             kept: needs_kept.then(NameSet::default),
             last_kept_parent: Vec::new(),
+            last_marked: Vec::new(),
             aufs_links: HashMap::new(),
             root_entry: None,
         })
@@ -164,16 +167,27 @@ impl<'a> Unpacker<'a> {
 
     /// The directory at `path`, made with its parents where it is missing.
     fn directory(&mut self, path: &[u8]) -> Result<Rc<Directory>> {
-        match self.directories.open(path) {
-            Err(Errno::NOENT) => {}
-            answer => return answer.at("cannot open", self.path(path)),
-        }
         let (above, name) = names::split(path);
-        let parent = self.directory(above)?;
+        let mut is_deleted = false;
+        let parent = match self.directories.open(path) {
+            Err(Errno::NOENT) => self.directory(above)?,
+            Err(Errno::NOTDIR) => {
+                let parent = self.directory(above)?;
+                is_deleted = self.take_whiteout(&parent, name, path)?;
+                if !is_deleted {
+                    return Err(Errno::NOTDIR).at("cannot open", self.path(path));
+                }
+                parent
+            }
+            answer => return answer.at("cannot open", self.path(path)),
+        };
         let wanted = self.target.implied_directory_mode;
         rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(wanted))
             .at("cannot make directory", self.path(path))?;
         let fd = directory::open_child(&parent, name).at("cannot open", self.path(path))?;
+        if is_deleted {
+            self.mark_opaque(&fd, path)?;
+        }
         if !self.target.implied_directory_umask {
             let stat = rustix::fs::fstat(&fd).at("cannot read attributes of", self.path(path))?;
             if stat.st_mode & 0o7777 != wanted {

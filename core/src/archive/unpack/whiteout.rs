@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Deletions: from their form in a tar to the one on disk.
 
-use std::{os::fd::AsRawFd, rc::Rc};
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    rc::Rc,
+};
 
 use plywood_plugin_sdk::WhiteoutForm;
 use rustix::{
@@ -67,12 +70,7 @@ impl Unpacker<'_> {
         }
         let directory = self.directory(parent)?;
         if base == OPAQUE {
-            let key = match self.target.whiteouts {
-                WhiteoutForm::OverlayUserXattr => "user.overlay.opaque",
-                _ => "trusted.overlay.opaque",
-            };
-            return rustix::fs::fsetxattr(&directory, key, b"y", XattrFlags::empty())
-                .at("cannot mark as opaque", self.path(parent));
+            return self.mark_opaque(&directory, parent);
         }
         let path = [parent, b"/", name].concat();
         let path = path.strip_prefix(b"/").unwrap_or(&path);
@@ -81,12 +79,21 @@ impl Unpacker<'_> {
             rustix::fs::mknodat(&directory, name, kind, Mode::empty(), 0)
         };
         match make() {
-            Err(Errno::EXIST) if !self.target.fresh => {
+            Err(Errno::EXIST) if self.is_own(path) => {
+                return match directory::open_child(&*directory, name) {
+                    Ok(own) => self.mark_opaque(&own, path),
+                    // It hides what is below by being there.
+                    Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                    Err(error) => Err(error).at("cannot open", self.path(path)),
+                };
+            }
+            Err(Errno::EXIST) => {
                 self.remove(&directory, name, path)?;
                 make().at("cannot make whiteout", self.path(path))?;
             }
             answer => answer.at("cannot make whiteout", self.path(path))?,
         }
+        self.mark_whiteouts_within(&directory, parent)?;
         let stat = || rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
         let now = directory.new_owner(stat);
         if now.at("cannot read attributes of", self.path(path))? != owner {
@@ -98,8 +105,63 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Removes what a whiteout names, or everything in an opaque directory that this stream did
-    /// not bring.
+    /// Whether what is at `path` came from this stream.
+    fn is_own(&self, path: &[u8]) -> bool {
+        self.kept.as_ref().is_none_or(|kept| kept.contains(path))
+    }
+
+    fn overlay_mark(&self, name: &str) -> String {
+        match self.target.whiteouts {
+            WhiteoutForm::OverlayUserXattr => format!("user.overlay.{name}"),
+            _ => format!("trusted.overlay.{name}"),
+        }
+    }
+
+    /// Hides everything below the directory at `path`.
+    pub(super) fn mark_opaque(&self, directory: impl AsFd, path: &[u8]) -> Result<()> {
+        let key = self.overlay_mark("opaque");
+        rustix::fs::fsetxattr(directory, key, b"y", XattrFlags::empty())
+            .at("cannot mark as opaque", self.path(path))
+    }
+
+    /// Lets the kernel look for whiteouts in a directory that has nothing below it; it would list
+    /// them there. The mark says that the directory may come from another one, which is not known.
+    fn mark_whiteouts_within(&mut self, directory: impl AsFd, path: &[u8]) -> Result<()> {
+        if path.is_empty() || path == self.last_marked {
+            return Ok(());
+        }
+        let key = self.overlay_mark("origin");
+        match rustix::fs::fsetxattr(directory, key, b"", XattrFlags::CREATE) {
+            Err(Errno::EXIST) => {}
+            answer => answer.at("cannot mark", self.path(path))?,
+        }
+        self.last_marked = path.to_vec();
+        Ok(())
+    }
+
+    /// Removes the whiteout called `name`; whether there was one.
+    pub(super) fn take_whiteout(
+        &mut self,
+        directory: &directory::Directory,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<bool> {
+        let overlay = WhiteoutForm::Overlay;
+        if ![overlay, WhiteoutForm::OverlayUserXattr].contains(&self.target.whiteouts) {
+            return Ok(false);
+        }
+        let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        let found = found.at("cannot read attributes of", self.path(path))?;
+        let kind = FileType::from_raw_mode(found.st_mode);
+        let is_whiteout = kind == FileType::CharacterDevice && found.st_rdev == 0;
+        if is_whiteout {
+            self.remove(directory, name, path)?;
+        }
+        Ok(is_whiteout)
+    }
+
+    /// Removes what a whiteout names, or everything in an opaque directory; what this stream
+    /// brought stays in any case.
     pub(super) fn removal(
         &mut self,
         entry: &Entry,
@@ -110,18 +172,36 @@ impl Unpacker<'_> {
             return self.aufs_metadata(entry, path, content);
         }
         let (parent, base) = names::split(path);
-        let directory = self.directory(parent)?;
-        if base != OPAQUE {
-            let name = deleted(entry, base)?;
+        let name = if base == OPAQUE {
+            None
+        } else {
+            Some(deleted(entry, base)?)
+        };
+        let directory = match self.directories.open(parent) {
+            // Nothing is there, and nothing must come to be.
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            answer => answer.at("cannot open", self.path(parent))?,
+        };
+        let Some(kept) = &self.kept else {
+            return Ok(());
+        };
+        let Some(name) = name else {
+            let cleared = directory::clear(&*directory, parent, kept);
+            self.directories.forget();
+            return cleared.at("cannot clear", self.path(parent));
+        };
+        let path = [parent, b"/", name].concat();
+        let path = path.strip_prefix(b"/").unwrap_or(&path);
+        if !kept.contains(path) {
             return self.remove(&directory, name, path);
         }
+        let cleared = match directory::open_child(&*directory, name) {
+            Ok(own) => directory::clear(own, path, kept),
+            Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
+            Err(error) => Err(error),
+        };
         self.directories.forget();
-        match &self.kept {
-            Some(kept) => {
-                directory::clear(&*directory, parent, kept).at("cannot clear", self.path(parent))
-            }
-            None => Ok(()),
-        }
+        cleared.at("cannot clear", self.path(path))
     }
 
     /// Keeps a file that later entries link to; it gets no name of its own.

@@ -22,9 +22,11 @@ fn root_a_mount_program_mounts_reads_writes_and_unmounts() {
     assert_eq!(flag, "true");
     driver.create(&layer("base", None)).unwrap();
     let target = driver.unpack_target(&id("base")).unwrap();
-    assert_eq!(target.whiteouts, WhiteoutForm::Literal);
+    assert_eq!(target.whiteouts, WhiteoutForm::Removal);
     write(&target.directory.join("old"), "old");
     driver.create(&container("top", Some("base"))).unwrap();
+    let whiteouts = driver.unpack_target(&id("top")).unwrap().whiteouts;
+    assert_eq!(whiteouts, WhiteoutForm::Literal);
 
     let request = with_options(&["nodev", "noexec"]);
     let MountPlan::ByDriver { target } = driver.mount_plan(&id("top"), &request).unwrap() else {

@@ -22,11 +22,13 @@ fn part_in_a_user_namespace() {
     assert!(driver.capabilities().native_diff);
     driver.create(&layer("base", None)).unwrap();
     let target = driver.unpack_target(&id("base")).unwrap();
-    assert_eq!(target.whiteouts, WhiteoutForm::OverlayUserXattr);
+    assert_eq!(target.whiteouts, WhiteoutForm::Removal);
     fs::create_dir(target.directory.join("dir")).unwrap();
     fs::write(target.directory.join("dir/file"), "x").unwrap();
     fs::write(target.directory.join("gone"), "x").unwrap();
     driver.create(&container("top", Some("base"))).unwrap();
+    let whiteouts = driver.unpack_target(&id("top")).unwrap().whiteouts;
+    assert_eq!(whiteouts, WhiteoutForm::OverlayUserXattr);
 
     let mounted = mount(&*driver, "top", &MountRequest::default());
     fs::remove_file(mounted.path("gone")).unwrap();
