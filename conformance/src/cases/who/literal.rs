@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Users' own files that look like marks of deletion.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use nix::sys::stat::{Mode, SFlag, mknod};
 use plywood::ErrorKind;
@@ -140,13 +140,14 @@ fn set_all(path: &Path) -> Vec<(&'static str, rustix::io::Result<()>)> {
     answers
 }
 
-/// Leaves attributes out that only the user who set them may see.
+/// Paths, types and sizes: the attributes themselves are only for the user who set them.
 fn without_marks(path: &Path) -> Result<Vec<String>, Failure> {
     let mut found = Vec::new();
-    for (name, facts) in crate::manifest::of(path)?.0 {
-        let content = fs::symlink_metadata(path.join(&name))?;
-        found.push(format!("{} {:?} {}", name.display(), content.file_type(), content.len()));
-        drop(facts);
+    for name in crate::manifest::of(path)?.0.into_keys() {
+        let meta = fs::symlink_metadata(path.join(&name))?;
+        let size = if meta.is_file() { meta.len() } else { 0 };
+        let kind = meta.mode() >> 12;
+        found.push(format!("{} {kind:o} {size}", name.display()));
     }
     Ok(found)
 }
