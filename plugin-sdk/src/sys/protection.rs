@@ -37,13 +37,7 @@ fn make_subvolume_writable(file: impl AsFd) -> Result<bool, Errno> {
     if rustix::fs::fstat(&file)?.st_ino != SUBVOLUME_ROOT {
         return Ok(false);
     }
-    #[expect(unsafe_code, reason = "no library wraps these calls of btrfs")]
-    // SAFETY: the call of that number writes one 64-bit number.
-    let getter = unsafe { Getter::<GET, u64>::new() };
-    #[expect(unsafe_code, reason = "no library wraps these calls of btrfs")]
-    // SAFETY: it only asks for the flags of a subvolume, whatever the file is.
-    let found = unsafe { ioctl(&file, getter) };
-    let flags = match found {
+    let flags = match subvolume_flags(&file) {
         // Another file system, which has an inode of that number.
         Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(false),
         other => other?,
@@ -51,12 +45,7 @@ fn make_subvolume_writable(file: impl AsFd) -> Result<bool, Errno> {
     if flags & SUBVOLUME_READ_ONLY == 0 {
         return Ok(false);
     }
-    #[expect(unsafe_code, reason = "no library wraps these calls of btrfs")]
-    // SAFETY: the call of that number reads one 64-bit number.
-    let setter = unsafe { Setter::<SET, u64>::new(flags & !SUBVOLUME_READ_ONLY) };
-    #[expect(unsafe_code, reason = "no library wraps these calls of btrfs")]
-    // SAFETY: it only sets the flags of the subvolume that was just asked.
-    unsafe { ioctl(&file, setter) }?;
+    set_subvolume_flags(&file, flags & !SUBVOLUME_READ_ONLY)?;
     Ok(true)
 }
 
