@@ -272,3 +272,33 @@ fn root_a_driver_that_cannot_be_opened_is_no_success() {
     assert!(said.out.contains("cannot be opened"), "{}", said.out);
     assert!(said.out.contains("nosuch"), "{}", said.out);
 }
+
+/// The guide for vendors names cases, commands and flags that exist.
+#[test]
+fn the_guide_for_vendors_is_current() {
+    let guide = include_str!("../../docs/driver-guide.md").replace("\\\n", " ");
+    let (mut ids, mut commands) = (0, 0);
+    for start in guide.match_indices("GD-").map(|(start, _)| start) {
+        let id = &guide[start..start + "GD-ABI-001".len()];
+        let entry = plywood_conformance::entry(id);
+        assert!(
+            entry.is_some_and(|entry| entry.since.is_some()),
+            "{id} is not written"
+        );
+        ids += 1;
+    }
+    for line in guide.lines() {
+        let Some(line) = line.strip_prefix("plywood-conformance ") else {
+            continue;
+        };
+        let line = line.split('#').next().unwrap();
+        let mut words = line.split_whitespace();
+        let help = said(&mut suite(&[words.next().unwrap(), "--help"]));
+        assert_eq!(help.code, Some(0), "{line}: {}", help.err);
+        for flag in words.filter(|word| word.starts_with("--")) {
+            assert!(help.out.contains(flag), "{line}: there is no {flag}");
+        }
+        commands += 1;
+    }
+    assert!(ids > 8 && commands > 4, "{ids} cases, {commands} commands");
+}

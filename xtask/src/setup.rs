@@ -32,6 +32,7 @@ const TEST: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
     ("containers-storage", "containers-storage"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("openssl", "openssl"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mount", "mount"),

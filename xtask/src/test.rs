@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{conformance, demo, layers, lint, run, setup, soak};
+use crate::{conformance, demo, layers, lint, out_of_tree, run, setup, soak};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.quick {
         report
             .skipped
-            .push("features, demo, real layers, soak (--quick)");
+            .push("features, a driver outside the tree, demo, real layers, soak (--quick)");
     } else {
         step("embedded drivers", || {
             run::cargo(&[
@@ -70,6 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             ])
         })?;
         if root {
+            step("a driver outside the tree", out_of_tree::run)?;
             step("demo", || demo::run(&demo::Options::for_tests()))?;
             step("real layers", || {
                 layers::run(&layers::Options {
@@ -91,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         } else {
             report
                 .skipped
-                .push("demo, real layers, soak (mounts need root)");
+                .push("a driver outside the tree, demo, real layers, soak (mounts need root)");
         }
     }
     for skipped in &report.skipped {
