@@ -131,10 +131,11 @@ fn other_file_systems(site: &Site) -> Outcome {
         shown(&work)
     );
     let merged = site.scratch("merged")?;
+    let fstype = Some("overlay");
     mount(
-        Some("overlay"),
+        fstype,
         &merged,
-        Some("overlay"),
+        fstype,
         MsFlags::empty(),
         Some(&options[..]),
     )?;

@@ -4,6 +4,7 @@
 mod drivers;
 pub(crate) mod fixtures;
 mod lab;
+mod loading;
 mod mutants;
 mod suite;
 
@@ -29,7 +30,7 @@ const fn host(id: &'static str, body: fn(&Lab<'_>) -> Outcome) -> HostCase {
 
 /// Every host case, sorted by id.
 pub(crate) fn all() -> Vec<HostCase> {
-    let mut cases = [suite::CASES].concat();
+    let mut cases = [loading::CASES, suite::CASES].concat();
     cases.sort_by_key(|case| case.id);
     cases
 }
