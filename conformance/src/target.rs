@@ -102,9 +102,18 @@ impl Target {
 
     /// The same with a file system of that type, whatever lies under the case's root.
     pub(crate) fn small_of(&self, fstype: &str, size: Size) -> Result<Self, Failure> {
+        Ok(self.on(self.filesystem_of(fstype, size)?)?)
+    }
+
+    /// A small file system of one type.
+    pub(crate) fn filesystem_of(
+        &self,
+        fstype: &str,
+        size: Size,
+    ) -> Result<SmallFilesystem, Failure> {
         let mut site = self.site.clone();
         fstype.clone_into(&mut site.backing.fstype);
-        Ok(self.on(SmallFilesystem::make(&site, size)?)?)
+        SmallFilesystem::make(&site, size)
     }
 
     /// The store on a small file system, new or with what was there before.

@@ -90,11 +90,18 @@ pub(crate) fn list(layer: &Path, parent: &Path, places: &Path) -> Result<Vec<Nat
             let nested = found.nested(&layer.subvolume);
             nested.at("cannot look into", layer.path)?;
         }
+        Ok(found.sorted())
     } else {
-        for (layer, kind) in [(&new, ChangeKind::Add), (&old, ChangeKind::Delete)] {
-            let all = found.everything(&layer.subvolume, kind);
-            all.at("cannot read", layer.path)?;
-        }
+        whole(layer, parent)
+    }
+}
+
+/// The names in the roots of two layers, which stand for all that is below them.
+pub(crate) fn whole(layer: &Path, parent: &Path) -> Result<Vec<NativeChange>> {
+    let mut found = Found::default();
+    for (path, kind) in [(layer, ChangeKind::Add), (parent, ChangeKind::Delete)] {
+        let all = found.everything(&subvolume::open(path)?, kind);
+        all.at("cannot read", path)?;
     }
     Ok(found.sorted())
 }
@@ -223,7 +230,7 @@ impl Found {
         Ok(())
     }
 
-    /// Adds everything: the names in the root stand for what is below them.
+    /// Adds the names in the root.
     fn everything(&mut self, subvolume: &OwnedFd, kind: ChangeKind) -> io::Result<()> {
         for name in entries(subvolume)?.into_keys() {
             self.add(name, kind);

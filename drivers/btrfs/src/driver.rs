@@ -364,10 +364,13 @@ impl Driver for BtrfsDriver {
     fn usage(&self, id: &LayerId) -> Result<Usage> {
         let path = self.find(id)?;
         if self.may_search {
-            frozen::usage(&path, &self.tempdirs())
-        } else {
-            toolkit::tree_usage(&path)
+            match frozen::usage(&path, &self.tempdirs()) {
+                // The process has given the right up since.
+                Err(error) if error.code == DriverErrorCode::PERMISSION => {}
+                other => return other,
+            }
         }
+        toolkit::tree_usage(&path)
     }
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
@@ -403,7 +406,15 @@ impl Driver for BtrfsDriver {
         let path = self.find(id)?;
         match parent {
             None => changes::everything(&path),
-            Some(parent) => changes::list(&path, &self.find(parent)?, &self.tempdirs()),
+            Some(parent) => {
+                let parent = self.find(parent)?;
+                match changes::list(&path, &parent, &self.tempdirs()) {
+                    Err(error) if error.code == DriverErrorCode::PERMISSION => {
+                        changes::whole(&path, &parent)
+                    }
+                    other => other,
+                }
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use plywood_plugin_sdk::{DriverErrorCode, IoContext, Result, Usage, toolkit, too
 
 use crate::{
     subvolume,
-    sys::{self, Access, Uuid},
+    sys::{self, Access, FIRST_INODE, Uuid},
     tree,
 };
 
@@ -82,6 +82,8 @@ pub(crate) fn usage(path: &Path, places: &Path) -> Result<Usage> {
         parent if parent == Uuid::default() => 0,
         _ => info.created,
     };
+    // Whoever may not look makes no snapshot for it.
+    tree::inode(&layer, FIRST_INODE).at("cannot measure", path)?;
     let frozen = Frozen::of(path, places)?;
     let mut usage = Usage::default();
     let counted = tree::changed(&frozen.subvolume, since, |_, inode| {
