@@ -110,6 +110,9 @@ impl DriverHandle {
     ///
     /// # Behavior
     /// - A panic of a driver that is linked in unwinds into the caller, and nothing is poisoned.
+    ///
+    /// # Panics
+    /// Never: the driver is there for as long as its handle is.
     pub fn unguarded(&self) -> &dyn Driver {
         self.0
             .driver

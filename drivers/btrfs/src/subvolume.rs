@@ -129,9 +129,12 @@ pub(crate) fn free(path: &Path) -> Result<()> {
     let (directory, name) = split(path)?;
     // Without an answer there is nothing to wait for.
     let opened = open_child(&directory, name.as_bytes());
-    let id = opened.and_then(|subvolume| match is_root(&subvolume)? {
-        true => Ok(sys::info(&subvolume)?.id),
-        false => Err(io::ErrorKind::NotADirectory.into()),
+    let id = opened.and_then(|subvolume| {
+        if is_root(&subvolume)? {
+            Ok(sys::info(&subvolume)?.id)
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
     });
     remove(path)?;
     if let Ok(id) = id {

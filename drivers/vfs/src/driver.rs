@@ -118,7 +118,8 @@ impl VfsDriver {
             let mode = fs::Permissions::from_mode(ROOT_MODE);
             fs::set_permissions(&content, mode).at("cannot change the mode of", &content)?;
             if (uid, gid) != (0, 0) {
-                lchown(&content, Some(uid), Some(gid)).at("cannot change the owner of", &content)?;
+                lchown(&content, Some(uid), Some(gid))
+                    .at("cannot change the owner of", &content)?;
             }
         }
         Ok(Held { place, content })
