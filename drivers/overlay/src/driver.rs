@@ -13,7 +13,7 @@ use plywood_plugin_sdk::{
 use crate::{
     config::{Config, invalid},
     diff,
-    layout::{Attributes, MAX_DEPTH, Place, RESERVED, ROOT_MODE, State},
+    layout::{Attributes, Layout, MAX_DEPTH, Place, RESERVED, ROOT_MODE, State},
     link::Chain,
     merged,
     mount::{self, Options},
@@ -92,19 +92,31 @@ impl OverlayDriver {
         let parent = request.parent.as_ref();
         let base_mode = self.config().force_mask.unwrap_or(ROOT_MODE);
         let ignored = self.config().ignore_chown_errors;
-        Ok(Plan {
+        let mut plan = Plan {
             chain: parent.map(|id| layout.chain_on(id)).transpose()?,
             attributes: layout.attributes(parent, root, base_mode, ignored)?,
-        })
+        };
+        if let Some(template) = &request.template {
+            plan.attributes.content = Some(self.template(template, plan.chain.as_ref())?);
+        }
+        Ok(plan)
+    }
+
+    /// The files of a template, which are a layer's content only on the same lower layers.
+    fn template(&self, template: &LayerId, chain: Option<&Chain>) -> Result<PathBuf> {
+        let place = self.store.layout.get(template)?;
+        let same = place.read_chain()?.as_ref() == chain;
+        if same && Layout::further_diffs(&place.dir).is_empty() {
+            return diff::content_dir(&place);
+        }
+        let message = format!("a copy of layer `{template}` must stand on what it stands on");
+        Err(invalid(message, template.as_str()))
     }
 
     fn check(&self, request: &CreateRequest) -> Result<()> {
         if RESERVED.contains(&request.id.as_str()) {
             let message = format!("the driver needs the name `{}` for itself", request.id);
             return Err(invalid(message, request.id.as_str()));
-        }
-        if request.template.is_some() {
-            return Err(DriverError::not_supported("template"));
         }
         let writable = request.kind == LayerKind::ReadWrite;
         if writable && self.config().force_mask.is_some() && self.config().mount_program.is_none() {
@@ -196,6 +208,7 @@ impl Driver for OverlayDriver {
         capabilities.staging = true;
         capabilities.deferred_removal = true;
         capabilities.sync = self.config().sync;
+        capabilities.template = true;
         capabilities.image_stores = true;
         capabilities.stable_inodes = self.has_stable_inodes();
         capabilities.space_sharing = true;
@@ -375,7 +388,9 @@ impl Driver for OverlayDriver {
     }
 
     fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
-        let plan = self.plan(request)?;
+        let mut plan = self.plan(request)?;
+        // What is staged has it already.
+        plan.attributes.content = None;
         self.make_room(&request.id)?;
         let (layout, chain) = (&self.store.layout, plan.chain.as_ref());
         let mut held = self.places.take(token)?;

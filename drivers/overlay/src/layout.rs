@@ -146,14 +146,21 @@ pub(crate) struct Attributes {
     /// The directory whose attributes `diff` gets: the parent's, since the kernel shows those of
     /// the nearest layer alone.
     pub(crate) like: Option<PathBuf>,
+    /// The files that `diff` starts with a copy of: a template's.
+    pub(crate) content: Option<PathBuf>,
     /// What the file system refuses of an owner is no error.
     pub(crate) ignore_chown_errors: bool,
 }
 
 impl Attributes {
-    /// Makes an empty `diff`.
+    /// Makes a `diff`, empty or a copy.
     pub(crate) fn make_diff(&self, path: &Path) -> Result<()> {
         make_dir(path, self.mode, self.inner)?;
+        if let Some(content) = &self.content {
+            let mut options = CopyOptions::everything();
+            options.ignore_chown_errors = self.ignore_chown_errors;
+            return toolkit::copy_tree(content, path, options);
+        }
         let Some(like) = &self.like else {
             // It is what containers see as their root.
             let mode = fs::Permissions::from_mode(self.mode);
@@ -390,6 +397,7 @@ impl Layout {
                 inner: root,
                 mode: base_mode,
                 like: None,
+                content: None,
                 ignore_chown_errors,
             });
         };
@@ -406,6 +414,7 @@ impl Layout {
             inner: (found.uid(), found.gid()),
             mode: found.permissions().mode() & 0o777,
             like: Some(diff),
+            content: None,
             ignore_chown_errors,
         })
     }

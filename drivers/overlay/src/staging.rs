@@ -198,6 +198,7 @@ mod tests {
             inner: (owner, group),
             mode: 0o755,
             like: None,
+            content: None,
             ignore_chown_errors: false,
         };
         let mut held = layout.stage(&attributes).unwrap();
