@@ -76,7 +76,7 @@ pub(super) fn other_arguments(target: &mut Target) -> Outcome {
         }
     }
     if target.driver.capabilities().template {
-        let mut request = CreateRequest::new(layer_id("one"), Some(layer_id("base")));
+        let mut request = CreateRequest::new(layer_id("one"), None);
         request.template = Some(layer_id("other"));
         asks::driver_refused(
             "a copy with an id that exists",

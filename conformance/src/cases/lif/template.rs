@@ -19,7 +19,7 @@ fn prepare(target: &Target) -> Result<Chain, Failure> {
     let ops = [
         Op::Write("new".into(), b"new".to_vec()),
         Op::Link("new-too".into(), "new".into()),
-        Op::Append("plain".into(), b"more".to_vec()),
+        Op::Append("mode1".into(), b"more".to_vec()),
         Op::Unlink("empty".into()),
         Op::RemoveTree("d".into()),
         Op::Mkdir("d".into()),
@@ -58,7 +58,7 @@ pub(super) fn equals(target: &mut Target) -> Outcome {
                 path,
                 &[
                     Op::Append("new".into(), b"changed".to_vec()),
-                    Op::Unlink("plain".into()),
+                    Op::Unlink("soft".into()),
                     Op::Write("own".into(), b"own".to_vec()),
                 ],
             )?)
