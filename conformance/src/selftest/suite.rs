@@ -155,7 +155,7 @@ fn hang(lab: &Lab<'_>) -> Outcome {
         "a case that never ends, reported"
     );
     demand!(
-        outcome.message.contains("no end after 1 s"),
+        outcome.message.contains("no end after"),
         "the text does not say that it took too long: {}",
         outcome.message
     );
