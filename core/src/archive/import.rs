@@ -258,6 +258,10 @@ impl<'a, W: Write> Work<'a, W> {
 }
 
 /// What is kept of an entry's content for its record.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and nearly all are checksums"
+)]
 enum Kept<'r, W: Write> {
     /// There is no record.
     Nothing,

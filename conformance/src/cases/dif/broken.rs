@@ -47,7 +47,7 @@ fn cuts() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn refused<T: std::fmt::Debug>(answer: CoreResult<T>, kind: ErrorKind, what: &str) -> Outcome {
+fn refused<T: std::fmt::Debug>(answer: &CoreResult<T>, kind: ErrorKind, what: &str) -> Outcome {
     let seen = answer.as_ref().err().map(Error::kind);
     demand!(
         seen == Some(kind),
@@ -63,7 +63,7 @@ pub(super) fn truncated(target: &mut Target) -> Outcome {
         let before = target.manifest(name)?;
         let diff = target.diff(name)?;
         refused(
-            target.apply(name, &tar[..]),
+            &target.apply(name, &tar[..]),
             ErrorKind::InvalidArchive,
             "a stream that is cut off",
         )?;
@@ -105,7 +105,7 @@ pub(super) fn truncated_put(target: &mut Target) -> Outcome {
         target.step(name)?;
         let answer = target.put("child", Some("base"), &tar);
         refused(
-            answer,
+            &answer,
             ErrorKind::InvalidArchive,
             "a stream that is cut off",
         )?;
@@ -175,7 +175,7 @@ pub(super) fn garbage(target: &mut Target) -> Outcome {
     ] {
         target.step(name)?;
         refused(
-            target.put("child", Some("base"), &bytes),
+            &target.put("child", Some("base"), &bytes),
             ErrorKind::InvalidArchive,
             name,
         )?;
@@ -230,7 +230,7 @@ pub(super) fn duplicates(target: &mut Target) -> Outcome {
         for round in ["first", "second"] {
             target.step(&format!("{name}, the {round} time"))?;
             refused(
-                target.put("base", None, &tar),
+                &target.put("base", None, &tar),
                 ErrorKind::InvalidArchive,
                 name,
             )?;
@@ -306,14 +306,16 @@ pub(super) fn unsettable_xattr(target: &mut Target) -> Outcome {
     Ok(())
 }
 
+/// A change to the file of a layer.
+type Change = fn(&std::path::Path) -> std::io::Result<()>;
+
 pub(super) fn changed_content(target: &mut Target) -> Outcome {
     let tar = TarFile::new()
         .file("a", &[b'a'; 3000])
-        .file("d/b", &[b'b'; 70_000])
+        .file("d/b", &vec![b'b'; 70_000])
         .file("z", &[b'z'; 3000])
         .link("soft", EntryType::Symlink, "a")
         .done();
-    type Change = fn(&std::path::Path) -> std::io::Result<()>;
     let changes: [(&str, Change); 4] = [
         ("other-bytes", |file| {
             let mut content = fs::read(file)?;

@@ -208,9 +208,9 @@ pub(super) fn changing_file(target: &mut Target) -> Outcome {
             let changer = scope.spawn(|| -> io::Result<()> {
                 let mut file = fs::OpenOptions::new().append(true).open(&path)?;
                 while !done.load(Ordering::Relaxed) {
-                    file.write_all(&[b'y'; 200_000])?;
+                    file.write_all(&vec![b'y'; 200_000])?;
                     file.set_len(SIZE as u64 / 3)?;
-                    file.write_all(&[b'z'; 300_000])?;
+                    file.write_all(&vec![b'z'; 300_000])?;
                     file.set_len(SIZE as u64)?;
                 }
                 Ok(())

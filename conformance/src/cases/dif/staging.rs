@@ -214,7 +214,7 @@ pub(super) fn stager(site: &Site, _: &[String]) -> Outcome {
     let staged = driver.stage(&request("staged", Some("base")))?;
     fill(&staged, "left behind")?;
     wire::step("staged")?;
-    thread::sleep(Duration::from_secs(60));
+    thread::sleep(Duration::from_mins(1));
     Err(Failure::harness("this process was to be killed"))
 }
 
