@@ -232,8 +232,9 @@ fn create_as(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default();
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     as_user(uid, gid, || {
-        let made = openat(&parent, name, flags, rustix::fs::Mode::from_raw_mode(0o640));
-        Ok(drop(made?))
+        let mode = rustix::fs::Mode::from_raw_mode(0o640);
+        openat(&parent, name, flags, mode)?;
+        Ok(())
     })
 }
 

@@ -129,7 +129,10 @@ pub(super) fn running_program(target: &mut Target) -> Outcome {
         return Err(Failure::not_run("there is no program `sleep`: install it"));
     };
     let content = fs::read(program)?;
-    child_with(target, |path| Ok(drop(fs::copy(program, path.join("run"))?)))?;
+    child_with(target, |path| {
+        fs::copy(program, path.join("run"))?;
+        Ok(())
+    })?;
     target.within("child", |path| {
         let file = path.join("run");
         let mut running = Command::new(&file).arg("60").stdin(Stdio::null()).spawn()?;

@@ -202,12 +202,11 @@ impl Life<'_> {
         self.made += 1;
         let flat = flat_directory(self.target, &id)?;
         let below = parent.as_ref().map(|parent| &self.layers[parent]);
-        let (tree, history) = match below {
-            Some(layer) => (layer.tree.inherit(), layer.history.clone()),
-            None => {
-                let keeps_links = self.target.driver.capabilities().hard_link_copy_up;
-                (Tree::new(keeps_links), Vec::new())
-            }
+        let (tree, history) = if let Some(layer) = below {
+            (layer.tree.inherit(), layer.history.clone())
+        } else {
+            let keeps_links = self.target.driver.capabilities().hard_link_copy_up;
+            (Tree::new(keeps_links), Vec::new())
         };
         for op in &history {
             ops::apply(&flat, std::slice::from_ref(op))?;
@@ -242,7 +241,7 @@ impl Life<'_> {
     }
 
     fn write(&mut self) -> Outcome {
-        let Some(id) = self.any(|life, id| life.is_leaf(id)) else {
+        let Some(id) = self.any(Self::is_leaf) else {
             return Ok(());
         };
         let flat = self.flat(&id)?;
@@ -282,7 +281,7 @@ impl Life<'_> {
     }
 
     fn remove(&mut self) -> Outcome {
-        let Some(id) = self.any(|life, id| life.is_leaf(id)) else {
+        let Some(id) = self.any(Self::is_leaf) else {
             return Ok(());
         };
         while self.layers[&id].mounts > 0 {

@@ -141,9 +141,10 @@ impl Tree {
                     node.kind != Kind::Other && !self.is_bound(node)
                 });
                 let name = rng.choice(["user.a", "user.b", "trusted.c"])?.to_owned();
-                match rng.bool() {
-                    true => Op::SetXattr(path?, name, data(rng).into_iter().take(100).collect()),
-                    false => Op::RemoveXattr(path?, name),
+                if rng.bool() {
+                    Op::SetXattr(path?, name, data(rng).into_iter().take(100).collect())
+                } else {
+                    Op::RemoveXattr(path?, name)
                 }
             }
             19 | 20 => {

@@ -74,8 +74,10 @@ pub(super) fn same_path(target: &mut Target) -> Outcome {
 pub(super) fn unmount_alone(target: &mut Target) -> Outcome {
     base_and_child(target)?;
     let before = table::below(&target.root)?;
-    let mut strict = UnmountOptions::default();
-    strict.only_if_mounted = true;
+    let strict = UnmountOptions {
+        only_if_mounted: true,
+        ..UnmountOptions::default()
+    };
     let refused = target.unmount_with("child", strict);
     same!(
         Some(ErrorKind::LayerNotMounted),
@@ -159,8 +161,10 @@ pub(super) fn taken_away(target: &mut Target) -> Outcome {
         target.step("mount what should be mounted and is not")?;
         let path = target.mount("child", &request)?;
         demand_seen(&path, "in a mount that was made anew")?;
-        let mut all = UnmountOptions::default();
-        all.force = true;
+        let all = UnmountOptions {
+            force: true,
+            ..UnmountOptions::default()
+        };
         target.unmount_with("child", all)?;
         table::demand_unmounted(target, "child", &before)?;
     }
@@ -217,9 +221,11 @@ pub(super) fn left_over(target: &mut Target) -> Outcome {
                 "a mount was stacked on the one that a dead process left: {:?}",
                 table::below(&target.root)?
             );
-            let mut options = UnmountOptions::default();
-            // A count that a dead process left can only be given up as a whole.
-            options.force = how == "recorded";
+            let options = UnmountOptions {
+                // A count that a dead process left can only be given up as a whole.
+                force: how == "recorded",
+                ..UnmountOptions::default()
+            };
             target.unmount_with("child", options)?;
             table::demand_unmounted(target, "child", &before)?;
         }

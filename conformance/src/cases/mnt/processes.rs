@@ -65,8 +65,10 @@ pub(super) fn volatile(target: &mut Target) -> Outcome {
         let mut writer = target.peer("writer", &[])?;
         writer.wait_for_step("written")?;
         writer.kill()?;
-        let mut all = UnmountOptions::default();
-        all.force = true;
+        let all = UnmountOptions {
+            force: true,
+            ..UnmountOptions::default()
+        };
         target.unmount_with("child", all)?;
         table::demand_unmounted(target, "child", &before)?;
         target.step("mount it again after the process was killed")?;
