@@ -48,10 +48,11 @@ impl Copies {
         self.home.join("layers").join(id.as_str())
     }
 
-    /// The directory of a layer that is there.
+    /// The directory of a layer that is there; a link that somebody planted is none.
     fn tree(&self, id: &LayerId) -> Result<PathBuf> {
-        if self.exists(id)? {
-            return Ok(self.place(id));
+        let place = self.place(id);
+        if self.exists(id)? && !place.is_symlink() {
+            return Ok(place);
         }
         Err(DriverError::no_layer(id))
     }

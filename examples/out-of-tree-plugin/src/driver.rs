@@ -70,8 +70,10 @@ impl Reflinks {
     }
 
     fn tree(&self, id: &LayerId) -> Result<PathBuf> {
-        if self.is_there(id)? {
-            return Ok(self.place(id));
+        let place = self.place(id);
+        // A link that somebody planted is no layer.
+        if self.is_there(id)? && !place.is_symlink() {
+            return Ok(place);
         }
         Err(DriverError::no_layer(id))
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the process itself would keep: mounts, files, threads, memory, watches.
 
-use std::{collections::BTreeSet, fs, os::unix::process::ExitStatusExt as _, path::Path};
+use std::{collections::BTreeSet, fs, io, os::unix::process::ExitStatusExt as _, path::Path};
 
 use plywood::{ErrorKind, sdk::toolkit::mountinfo};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -119,9 +119,14 @@ fn work_in(site: &Site, arguments: &[&str], place: &Path) -> Outcome {
     Ok(())
 }
 
+/// What is in a directory; nothing, when it is not there.
 fn names(directory: &Path) -> Result<Vec<String>, Failure> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(directory)? {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+        entries => entries?,
+    };
+    for entry in entries {
         names.push(entry?.file_name().display().to_string());
     }
     names.sort();
