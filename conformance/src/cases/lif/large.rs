@@ -139,7 +139,14 @@ fn many(path: &Path, files: usize) -> Outcome {
         let directory = path.join(format!("many-{directory}"));
         fs::create_dir(&directory)?;
         for file in 0..files / 10 {
-            File::create(directory.join(format!("a-file-with-the-number-{file}")))?;
+            let path = directory.join(format!("a-file-with-the-number-{file}"));
+            // Every fifth is a file of its own, the others are further names of it.
+            if file % 5 == 0 {
+                File::create(&path)?;
+            } else {
+                let first = format!("a-file-with-the-number-{}", file - file % 5);
+                fs::hard_link(directory.join(first), &path)?;
+            }
         }
     }
     Ok(())
