@@ -128,6 +128,8 @@ fn run_case(arguments: &[OsString]) -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     let site = site(arguments)?;
     wire::open(&site.messages)?;
+    // The directory that the suite was started in may be hidden below.
+    std::env::set_current_dir("/")?;
     let places = private_places(&site)?;
     let case = crate::find(&site.case).ok_or_else(misused)?;
     let entry = crate::entry(&site.case).ok_or_else(misused)?;

@@ -139,6 +139,7 @@ impl Driver for Reflinks {
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
+        toolkit::refuse_mounted(id, &self.mount_point(id))?;
         toolkit::remove_layer(&self.home.join(PLACES), &self.place(id))
     }
 
@@ -206,6 +207,7 @@ impl Driver for Reflinks {
     }
 
     fn trash(&self, id: &LayerId) -> Result<Option<String>> {
+        toolkit::refuse_mounted(id, &self.mount_point(id))?;
         let mut place = self.temporary()?;
         let taken = place.take(&self.place(id))?;
         Ok(taken.map(|content| self.held.hold(Held { place, content })))

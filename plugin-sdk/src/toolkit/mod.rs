@@ -20,7 +20,7 @@ pub use private_mount::{is_mount_point, make_private, refuse_mounted, undo_priva
 pub use remove::{remove_tree, remove_tree_at};
 pub use temp_dir::TempDir;
 pub use trees::{
-    list_layers, make_directories, remove_layer, remove_mount_point, sync_directory,
-    sync_file_system, tree_plan, tree_target,
+    can_share_blocks, list_layers, make_directories, remove_layer, remove_mount_point,
+    sync_directory, sync_file_system, tree_plan, tree_target,
 };
 pub use usage::tree_usage;

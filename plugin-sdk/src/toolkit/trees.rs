@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::io::Errno;
+
 use super::{TempDir, is_there, remove_tree};
 use crate::{
     DriverError, DriverErrorCode, IoContext, LayerId, MountPlan, MountRequest, MountStep,
@@ -57,6 +59,29 @@ pub fn remove_layer(places: &Path, tree: &Path) -> Result<Removed> {
         Err(error) => return Err(error),
     }
     Ok(Removed::Now)
+}
+
+/// Whether files below `directory`, which is made when it is missing, can share their blocks until
+/// one of them is written to, found out by trying.
+///
+/// # Errors
+/// What the file system reports beside that it cannot.
+pub fn can_share_blocks(directory: &Path) -> Result<bool> {
+    let mut place = TempDir::create(directory)?;
+    let (one, other) = (place.addition(), place.addition());
+    fs::write(&one, [b'x'; 4096]).at("cannot write", &one)?;
+    let from = File::open(&one).at("cannot open", &one)?;
+    let to = File::create(&other).at("cannot create", &other)?;
+    let tried = rustix::fs::ioctl_ficlone(&to, &from);
+    drop((from, to));
+    place.close()?;
+    match tried {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::NOSYS | Errno::INVAL) => {
+            Ok(false)
+        }
+        Err(error) => Err(error).at("cannot share blocks below", directory),
+    }
 }
 
 /// Where a diff is unpacked into the tree at `directory`.
@@ -173,6 +198,17 @@ mod tests {
         fs::create_dir_all(tree.join("inner")).unwrap();
         assert_eq!(remove_layer(&places, &tree), Ok(Removed::Now));
         assert_eq!(remove_layer(&places, &tree), Ok(Removed::AlreadyGone));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn files_in_memory_share_no_blocks_and_the_try_leaves_nothing() {
+        let memory = Path::new("/dev/shm");
+        if !memory.is_dir() {
+            return;
+        }
+        let root = tempfile::tempdir_in(memory).unwrap();
+        assert_eq!(can_share_blocks(&root.path().join("places")), Ok(false));
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
