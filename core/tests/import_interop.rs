@@ -3,7 +3,12 @@
 
 use std::{io::Write as _, path::Path};
 
-use plywood::{ErrorKind, sdk::WhiteoutForm};
+use plywood::{
+    ErrorKind,
+    archive::import::{ImportOptions, import},
+    sdk::{IdMaps, WhiteoutForm},
+    tar_split::assemble::assemble,
+};
 
 use super::import_support::{
     Item, Oracle, Scratch, assert_same_record, assert_same_split, assert_same_tree, bytes, dir,
@@ -261,6 +266,30 @@ fn interop_root_sizes_of_entries_without_content() {
     }
 }
 
+/// The trees are the same; the record is not, since upstream's gives another stream back, and ours
+/// gives back the one that came, by either tool.
+fn compare_sparse(name: &str, layer: &[u8]) {
+    for (driver, form) in FORMS {
+        let (scratch, oracle) = (Scratch::new(), Oracle::new(driver));
+        let (target, maps) = (scratch.target(form), IdMaps::default());
+        let mut record = Vec::new();
+        let imported = import(layer, &ImportOptions::new(&target, &maps), &mut record).unwrap();
+        let verdict = oracle.import("one", None, layer).ok().unwrap();
+        assert_same_record(name, &imported, &verdict.record);
+        let root = form == WhiteoutForm::Removal;
+        let mut ours = scratch.tree();
+        if let Some(ours) = ours.get_mut(Path::new(".")) {
+            ours.mtime = verdict.tree[Path::new(".")].mtime;
+        }
+        assert_same_tree(name, &ours, &verdict.tree, root);
+        let mut back = Vec::new();
+        assemble(&record[..], &[scratch.root()], &mut back).unwrap();
+        assert!(back == layer, "{name} on {driver}: rebuilt by us");
+        let theirs = oracle.rebuild("one", &record);
+        assert!(theirs == layer, "{name} on {driver}: rebuilt by upstream");
+    }
+}
+
 #[test]
 fn interop_root_sparse_files() {
     let sparse = |content: &str| file("GNUSparseFile.0/s", content);
@@ -282,9 +311,9 @@ fn interop_root_sparse_files() {
         .pax("GNU.sparse.numblocks", "1")
         .pax("GNU.sparse.offset", "3")
         .pax("GNU.sparse.numbytes", "2");
-    compare("0.1", &tar(&[in_header, file("after", "x")]));
-    compare("1.0", &tar(&[in_content, file("after", "x")]));
-    compare("0.0", &tar(&[pairs, file("after", "x")]));
+    compare_sparse("0.1", &tar(&[in_header, file("after", "x")]));
+    compare_sparse("1.0", &tar(&[in_content, file("after", "x")]));
+    compare_sparse("0.0", &tar(&[pairs, file("after", "x")]));
     let too_much = sparse("abcdef")
         .pax("GNU.sparse.size", "9")
         .pax("GNU.sparse.numblocks", "1")

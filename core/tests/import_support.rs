@@ -381,6 +381,26 @@ impl Oracle {
     }
 }
 
+impl Oracle {
+    /// What it rebuilds of a layer when the record beside it is `split`.
+    pub(crate) fn rebuild(&self, id: &str, split: &[u8]) -> Vec<u8> {
+        let graph = self.place.path().join("graph");
+        let layers = graph.join(format!("{}-layers", self.driver));
+        std::fs::write(layers.join(format!("{id}.tar-split.gz")), split).unwrap();
+        let output = Command::new("containers-storage")
+            .arg("--graph")
+            .arg(&graph)
+            .arg("--run")
+            .arg(self.place.path().join("run"))
+            .args(["-s", self.driver, "diff", "-u", id])
+            .output()
+            .expect("containers-storage is installed");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        output.stdout
+    }
+}
+
 impl Drop for Oracle {
     /// Version 1.43 leaves its driver directory mounted on itself.
     fn drop(&mut self) {
