@@ -135,6 +135,9 @@ impl Outcome {
 ///
 /// # Behavior
 /// - A case's process that crashes or hangs is that case's failure; the others go on.
+///
+/// # Panics
+/// When `seen` does.
 pub fn run(
     options: &Options,
     scratch: &Scratch,

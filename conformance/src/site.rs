@@ -197,15 +197,7 @@ impl Site {
     /// Starts a role of this case in a process of its own.
     pub(crate) fn peer(&self, role: &str, arguments: &[&str]) -> Result<Peer, Failure> {
         let (command, messages) = self.role(role, arguments)?;
-        self.start(command, messages)
-    }
-
-    /// Starts what [`Site::role`] gave, perhaps changed.
-    pub(crate) fn start(&self, mut command: Command, messages: PathBuf) -> Result<Peer, Failure> {
-        Ok(Peer {
-            child: command.spawn()?,
-            messages,
-        })
+        Peer::start(command, messages)
     }
 
     /// Runs a role of this case in a process of its own to its end.
@@ -222,6 +214,14 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Starts what [`Site::role`] gave, perhaps changed.
+    pub(crate) fn start(mut command: Command, messages: PathBuf) -> Result<Self, Failure> {
+        Ok(Self {
+            child: command.spawn()?,
+            messages,
+        })
+    }
+
     /// The process's id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

@@ -393,8 +393,11 @@ mod tests {
 
     use super::*;
 
+    /// Path, target, two numbers and content of an entry.
+    type Read = (Vec<u8>, Vec<u8>, u64, u64, Vec<u8>);
+
     /// What a reader that is not ours makes of a stream.
-    fn read(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, u64, u64, Vec<u8>)> {
+    fn read(bytes: &[u8]) -> Vec<Read> {
         let mut archive = tar::Archive::new(bytes);
         let entries = archive.entries().unwrap().map(|entry| {
             let mut entry = entry.unwrap();

@@ -151,7 +151,7 @@ fn missing_programs(site: &Site) -> Outcome {
     let nowhere = site.scratch("nowhere")?;
     let (mut command, messages) = site.role("use", &[])?;
     command.env("PATH", &nowhere);
-    site.start(command, messages)?.join()?;
+    crate::site::Peer::start(command, messages)?.join()?;
     same!(
         0,
         fs::read_dir(&nowhere)?.count(),

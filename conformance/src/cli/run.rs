@@ -23,7 +23,10 @@ use super::{HARNESS, usage};
 use crate::{
     Entry, GATES, Options, Outcome, Results, Scratch, ScratchError, Source, Spec, Status,
     catalogue, describe, entry,
-    report::{self, RunFacts, SuiteFacts, Terminal, Totals, Waiver, is_released, profile_of},
+    report::{
+        self, Environment, PluginFacts, RunFacts, SuiteFacts, Terminal, Totals, Waiver,
+        is_released, profile_of,
+    },
 };
 
 #[derive(clap::Args)]
@@ -134,26 +137,14 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
         .prefix("plywood-conformance-")
         .tempdir_in("/var/tmp")?;
     let (scratches, unavailable) = scratches(&specs, work.path())?;
-    let mut results = Results {
-        schema: report::SCHEMA.to_owned(),
-        suite: SuiteFacts {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            catalogue_sha256: crate::catalogue_sha256(),
-            program_sha256: describe::sha256(&fs::read(std::env::current_exe()?)?),
-        },
-        run: run_facts(options, raw),
-        plugin,
-        environment: describe::environment(scratches.iter().map(|s| s.backing.clone()).collect()),
-        options: options.options.clone(),
-        cases: Vec::new(),
-        profiles: std::collections::BTreeMap::new(),
-        undeclared: std::collections::BTreeMap::new(),
-        waivers,
-        totals: Totals::default(),
-    };
     let reasons: Vec<_> = unavailable.values().map(String::as_str).collect();
     let nowhere = scratches.is_empty().then(|| reasons.join("; "));
-    results.environment.unavailable = unavailable;
+    let mut environment =
+        describe::environment(scratches.iter().map(|s| s.backing.clone()).collect());
+    environment.unavailable = unavailable;
+    let mut results = no_results(run_facts(options, raw), plugin, environment)?;
+    results.options.clone_from(&options.options);
+    results.waivers = waivers;
     for scratch in &scratches {
         let description = describe::open(&source, &options.options, scratch)?;
         if let Some(refusal) = description.refusal {
@@ -207,6 +198,31 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
     sink.finish(&mut results)?;
     display.tail(&results, options.out.as_deref());
     Ok(results)
+}
+
+/// The results of a run that has not begun.
+fn no_results(
+    run: RunFacts,
+    plugin: PluginFacts,
+    environment: Environment,
+) -> Result<Results, Refusal> {
+    Ok(Results {
+        schema: report::SCHEMA.to_owned(),
+        suite: SuiteFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            catalogue_sha256: crate::catalogue_sha256(),
+            program_sha256: describe::sha256(&fs::read(std::env::current_exe()?)?),
+        },
+        run,
+        plugin,
+        environment,
+        options: Vec::new(),
+        cases: Vec::new(),
+        profiles: std::collections::BTreeMap::new(),
+        undeclared: std::collections::BTreeMap::new(),
+        waivers: Vec::new(),
+        totals: Totals::default(),
+    })
 }
 
 fn source(options: &RunOptions) -> Result<Source, Refusal> {

@@ -32,7 +32,7 @@ impl Events {
     }
 
     /// Appends one line.
-    pub(super) fn write(&mut self, event: &str, what: Value) -> io::Result<()> {
+    pub(super) fn write(&mut self, event: &str, what: &Value) -> io::Result<()> {
         let line = json!({
             "number": self.number,
             "previous": self.previous,
@@ -82,7 +82,7 @@ mod tests {
         let path = place.path().join("events.ndjson");
         let mut events = Events::create(&path).unwrap();
         for number in 0..3 {
-            events.write("case", json!({ "id": number })).unwrap();
+            events.write("case", &json!({ "id": number })).unwrap();
         }
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(check(&text).as_deref(), Ok(events.head()));

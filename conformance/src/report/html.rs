@@ -386,7 +386,7 @@ fn measures(results: &Results) -> Markup {
 }
 
 fn number(value: f64) -> String {
-    if value >= 100.0 || value == value.trunc() {
+    if value >= 100.0 || value.fract().abs() < f64::EPSILON {
         format!("{value:.0}")
     } else {
         format!("{value:.2}")

@@ -8,7 +8,7 @@ use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, Te
 use super::Results;
 use crate::{Entry, Outcome, Status, entry};
 
-/// Writes the results for tools that read JUnit's XML.
+/// Writes the results for tools that read `JUnit`'s XML.
 ///
 /// # Behavior
 /// - What was not run is `skipped`, with the status as the first word of the message.
@@ -119,8 +119,8 @@ fn completeness(results: &Results) -> TestSuite {
     let mut suite = TestSuite::new("RUN");
     let missing: Vec<_> = results
         .profiles
-        .iter()
-        .flat_map(|(_, profile)| &profile.not_run)
+        .values()
+        .flat_map(|profile| &profile.not_run)
         .map(String::as_str)
         .collect();
     let complete =

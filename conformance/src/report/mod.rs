@@ -224,7 +224,7 @@ impl Results {
     pub fn settle(&mut self) {
         let by_case = self.by_case();
         self.totals = Totals::of(by_case.values().copied());
-        self.profiles = profile::all(&by_case, &self.plugin.capabilities, self.selected());
+        self.profiles = profile::all(&by_case, &self.plugin.capabilities, &self.selected());
         self.undeclared = profile::undeclared(&self.plugin.capabilities);
     }
 

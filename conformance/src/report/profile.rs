@@ -59,7 +59,7 @@ pub(crate) fn profile_of(entry: &crate::Entry) -> &'static str {
 pub(super) fn all(
     by_case: &BTreeMap<&'static str, Status>,
     capabilities: &[String],
-    selected: BTreeSet<String>,
+    selected: &BTreeSet<String>,
 ) -> BTreeMap<String, Profile> {
     let mut members: BTreeMap<&str, Vec<(&str, Status)>> = BTreeMap::new();
     for entry in catalogue().iter().filter(|entry| is_released(entry)) {

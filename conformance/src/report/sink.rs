@@ -56,7 +56,7 @@ impl Sink {
         self.within(|place| {
             place.events.write(
                 "started",
-                json!({
+                &json!({
                     "suite": results.suite, "run": results.run, "plugin": results.plugin,
                     "environment": results.environment,
                 }),
@@ -70,7 +70,7 @@ impl Sink {
             if place.broken.is_some() {
                 return Ok(());
             }
-            let mut done = place.events.write("case", json!(outcome));
+            let mut done = place.events.write("case", &json!(outcome));
             if done.is_ok() && place.last.elapsed() > PAUSE {
                 place.last = Instant::now();
                 results.settle();
@@ -90,9 +90,12 @@ impl Sink {
             }
             place.events.write(
                 "finished",
-                json!({ "totals": results.totals, "profiles": results.profiles }),
+                &json!({ "totals": results.totals, "profiles": results.profiles }),
             )?;
-            results.run.events_sha256 = place.events.head().to_owned();
+            place
+                .events
+                .head()
+                .clone_into(&mut results.run.events_sha256);
             place.write(results)
         })
     }

@@ -128,7 +128,7 @@ fn memory(site: &Site) -> Outcome {
         "GLIBC_TUNABLES",
         "glibc.malloc.perturb=90:glibc.malloc.tcache_count=0",
     );
-    site.start(command, messages)?.join()?;
+    crate::site::Peer::start(command, messages)?.join()?;
     demand!(site.home()?.is_dir(), "the driver made no home");
     Ok(())
 }

@@ -197,7 +197,7 @@ fn empty_environment(site: &Site) -> Outcome {
     command
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    site.start(command, messages)?.join()?;
+    crate::site::Peer::start(command, messages)?.join()?;
     // What the other process asserted is its own; that it came to its end is asserted here.
     demand!(site.home()?.is_dir(), "the driver made no home");
     Ok(())
@@ -208,7 +208,7 @@ fn no_output(site: &Site) -> Outcome {
     let (out, err) = (site.root.join("stdout"), site.root.join("stderr"));
     command.stdout(Stdio::from(fs::File::create(&out)?));
     command.stderr(Stdio::from(fs::File::create(&err)?));
-    site.start(command, messages)?.join()?;
+    crate::site::Peer::start(command, messages)?.join()?;
     for (name, path) in [("output", out), ("error", err)] {
         let written = fs::read(path)?;
         let text = String::from_utf8_lossy(&written);

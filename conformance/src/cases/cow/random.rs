@@ -166,10 +166,8 @@ impl Tree {
     /// Takes note of a change that was made.
     pub(super) fn note(&mut self, op: &Op) {
         match op {
-            Op::Write(path, _) => {
-                if !self.nodes.contains_key(path) {
-                    self.add(path, Kind::File);
-                }
+            Op::Write(path, _) if !self.nodes.contains_key(path) => {
+                self.add(path, Kind::File);
             }
             Op::Mkdir(path) => self.add(path, Kind::Directory),
             Op::Symlink(path, _) | Op::Fifo(path) | Op::Device(path, ..) => {

@@ -272,36 +272,33 @@ pub(super) fn unsettable_xattr(target: &mut Target) -> Outcome {
                 .xattr("user.kept", "1"),
         )
         .done();
-    match target.put("base", None, &tar) {
-        Err(error) => {
-            let text = format!("{error:?}");
-            demand!(
-                text.contains("nonsense.suite"),
-                "the error does not name it: {text}"
-            );
-            demand!(
-                target.layers()?.is_empty(),
-                "the refused stream left a layer"
-            );
-        }
-        Ok(_) => {
-            let messages = log::messages();
-            demand!(
-                messages
-                    .iter()
-                    .any(|message| message.contains("nonsense.suite")),
-                "the attribute is gone and no log message says so: {messages:?}"
-            );
-            let mut value = [0; 8];
-            let read = target.within("base", |root| {
-                Ok::<_, Failure>(rustix::fs::lgetxattr(
-                    root.join("file"),
-                    "user.kept",
-                    &mut value[..],
-                )?)
-            })?;
-            same!(1, read, "the bytes of the attribute that can be set");
-        }
+    if let Err(error) = target.put("base", None, &tar) {
+        let text = format!("{error:?}");
+        demand!(
+            text.contains("nonsense.suite"),
+            "the error does not name it: {text}"
+        );
+        demand!(
+            target.layers()?.is_empty(),
+            "the refused stream left a layer"
+        );
+    } else {
+        let messages = log::messages();
+        demand!(
+            messages
+                .iter()
+                .any(|message| message.contains("nonsense.suite")),
+            "the attribute is gone and no log message says so: {messages:?}"
+        );
+        let mut value = [0; 8];
+        let read = target.within("base", |root| {
+            Ok::<_, Failure>(rustix::fs::lgetxattr(
+                root.join("file"),
+                "user.kept",
+                &mut value[..],
+            )?)
+        })?;
+        same!(1, read, "the bytes of the attribute that can be set");
     }
     Ok(())
 }
