@@ -81,7 +81,7 @@ fn test_case(entry: &Entry, status: Status, outcomes: &[&Outcome]) -> TestCase {
     case.add_property(Property::new("level", entry.level.word()));
     let mut said = String::new();
     for outcome in outcomes {
-        said.push_str(&format!("{}: {}\n", outcome.scratch, outcome.status.word()));
+        said.extend([&outcome.scratch, ": ", outcome.status.word(), "\n"]);
         if outcome.status != Status::Pass {
             said.push_str(&outcome.output);
         }

@@ -207,7 +207,7 @@ impl<'a, W: Write> Work<'a, W> {
                 kept: match &mut self.record {
                     None => Kept::Nothing,
                     Some(record) if is_sparse => Kept::Bytes(record),
-                    Some(_) => Kept::Checksum(Box::default()),
+                    Some(_) => Kept::Checksum(Checksum::default()),
                 },
             };
             unpacker.entry(&entry, &mut body)?;
@@ -266,7 +266,7 @@ enum Kept<'r, W: Write> {
     /// There is no record.
     Nothing,
     /// The checksum of the file, which gives the content back.
-    Checksum(Box<Checksum>),
+    Checksum(Checksum),
     /// The bytes themselves: the file alone does not say what of it the stream had.
     Bytes(&'r mut RecordWriter<W>),
 }
