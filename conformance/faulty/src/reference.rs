@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! layers/<id>/            0700; made in a private place and renamed
-//! layers/<id>/parent      the parent's id; empty for a base layer
+//! layers/<id>/depth       how many layers it stood on when it was made
 //! layers/<id>/tree/       the layer's tree, which started as a copy of its parent's; or
 //! layers/<id>/volume      a file system with the tree, for a layer with a limit
 //! layers/<id>/point/      where that is mounted for a moment

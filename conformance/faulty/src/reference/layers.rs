@@ -21,7 +21,7 @@ use super::{
 
 /// A layer's tree, unless it has a volume.
 pub(super) const TREE: &str = "tree";
-const PARENT: &str = "parent";
+const DEPTH: &str = "depth";
 const LAYERS: &str = "layers";
 const PLACES: &str = "tempdirs";
 /// Mode of a base layer's root.
@@ -150,29 +150,15 @@ impl Layers {
         Ok(())
     }
 
-    /// How many layers the layer stands on, itself included.
-    fn depth(&self, id: &LayerId) -> Result<u32> {
-        let mut depth = 0;
-        let mut next = Some(id.clone());
-        while let Some(id) = next {
-            depth += 1;
-            // A parent that was removed does not change what its children hold.
-            let Some(directory) = self.look_for(&id)? else {
-                break;
-            };
-            next = parent_in(&directory)?;
-        }
-        Ok(depth)
-    }
-
     /// Makes a layer's directory in a private place.
     pub(super) fn make(&self, request: &CreateRequest, limit: Option<u64>) -> Result<Held> {
         let parent = request.parent.as_ref();
         let parent_tree = parent.map(|id| self.tree(id)).transpose()?;
         let source = request.template.as_ref().map(|id| self.tree(id));
         let source = source.transpose()?.or(parent_tree);
+        let mut depth = 0;
         if let Some(parent) = parent {
-            let depth = self.depth(parent)?;
+            depth = depth_in(&self.find(parent)?)?.saturating_add(1);
             if depth > DEPTH_LIMIT {
                 let message = format!("the layer would stand on {depth} layers");
                 return Err(DriverError::new(DriverErrorCode::TOO_DEEP, message)
@@ -196,8 +182,8 @@ impl Layers {
                 if source.is_none() {
                     set_root(&tree, uid, gid)?;
                 }
-                let file = content.join(PARENT);
-                fs::write(&file, parent.map_or("", LayerId::as_str)).at("cannot write", &file)
+                let file = content.join(DEPTH);
+                fs::write(&file, depth.to_string()).at("cannot write", &file)
             });
         let held = Held { place, content };
         match made {
@@ -286,17 +272,14 @@ fn is_taken(error: &io::Error) -> bool {
     )
 }
 
-fn parent_in(directory: &Path) -> Result<Option<LayerId>> {
-    let file = directory.join(PARENT);
+/// How many layers the layer in `directory` stood on when it was made.
+fn depth_in(directory: &Path) -> Result<u32> {
+    let file = directory.join(DEPTH);
     let text = fs::read_to_string(&file).at("cannot read", &file)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let id = LayerId::new(text).map_err(|error| {
-        let message = format!("`{}` names no layer: {error}", file.display());
+    text.parse().map_err(|_| {
+        let message = format!("`{}` holds no number", file.display());
         DriverError::new(DriverErrorCode::CORRUPT, message)
-    });
-    id.map(Some)
+    })
 }
 
 fn set_root(tree: &Path, uid: u32, gid: u32) -> Result<()> {
