@@ -11,11 +11,12 @@ use plywood_plugin_sdk::{
 };
 
 use crate::{
+    DEPTH_LIMIT,
     reference::ReferenceDriver,
     wrapper::{Fault, Faulty, Wrapper},
 };
 
-/// Offers what every driver must offer, and refuses everything else.
+/// Offers what every driver must offer, and refuses everything else that can be refused.
 #[derive(Debug)]
 pub struct Minimal(ReferenceDriver);
 
@@ -42,7 +43,14 @@ fn refused<T>(operation: &str) -> Result<T> {
 
 impl Fault for Minimal {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        let mut can = Capabilities::default();
+        // Facts about trees, which cannot be refused.
+        can.depth_limit = Some(DEPTH_LIMIT);
+        can.directory_rename = true;
+        can.stable_inodes = true;
+        can.hard_link_copy_up = true;
+        can.holes = true;
+        can
     }
 
     fn create(&self, request: &CreateRequest) -> Result<()> {

@@ -9,7 +9,10 @@ mod mounts;
 mod process;
 mod staging;
 
-use std::sync::{Mutex, atomic::AtomicBool};
+use std::{
+    os::fd::OwnedFd,
+    sync::{Mutex, atomic::AtomicBool},
+};
 
 use plywood_plugin_sdk::{CreateRequest, Driver, LayerId, OpenRequest, Plugin, Result};
 
@@ -24,6 +27,8 @@ type Ids = Mutex<Vec<LayerId>>;
 type Requests = Mutex<Vec<CreateRequest>>;
 type Lock = Mutex<()>;
 type Flag = AtomicBool;
+type Descriptors = Mutex<Vec<OwnedFd>>;
+type Memory = Mutex<Vec<Vec<u8>>>;
 
 macro_rules! define {
     ($($fault:ident $name:literal $state:ident $text:literal $cases:tt;)*) => {

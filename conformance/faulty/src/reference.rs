@@ -168,15 +168,21 @@ impl ReferenceDriver {
         if request.label.is_some() {
             return Err(DriverError::not_supported("labels on mounts"));
         }
-        if !request.id_maps.is_empty() {
-            return Err(DriverError::not_supported("mounts with id maps"));
-        }
         let mut flags = options::mount_flags(&request.options)?;
         if request.read_only || !self.layers.is_own(id) {
             flags |= MountFlags::RDONLY;
         }
         Ok(flags)
     }
+}
+
+fn refuse_id_maps(request: &MountRequest) -> Result<()> {
+    if request.id_maps.is_empty() {
+        return Ok(());
+    }
+    Err(DriverError::not_supported(
+        "id maps together with a limit or mount options",
+    ))
 }
 
 fn no_volumes(option: &str) -> DriverError {
@@ -196,6 +202,7 @@ impl Driver for ReferenceDriver {
         can.read_only_mounts = true;
         can.mount_options = true;
         can.volatile_mounts = true;
+        can.idmapped_mounts = true;
         can.native_changes = true;
         can.staging = true;
         can.deferred_removal = true;
@@ -250,7 +257,9 @@ impl Driver for ReferenceDriver {
         let directory = self.layers.find_whole(id)?;
         let flags = self.flags(id, request)?;
         let tree = directory.join(layers::TREE);
+        // Core shows directories with id maps; what is mounted here has the layer's own owners.
         if !layers::is_there(&tree)? || !(flags - MountFlags::RDONLY).is_empty() {
+            refuse_id_maps(request)?;
             return Ok(MountPlan::ByDriver {
                 target: self.view(id),
             });
@@ -270,6 +279,7 @@ impl Driver for ReferenceDriver {
     }
 
     fn mount(&self, id: &LayerId, request: &MountRequest) -> Result<PathBuf> {
+        refuse_id_maps(request)?;
         let flags = self.flags(id, request)?;
         self.layers.find(id)?;
         let view = self.make_view(id)?;

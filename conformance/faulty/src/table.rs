@@ -32,7 +32,7 @@ macro_rules! for_each_fault {
                 ["GD-FID-013"];
             ForgetsXattrs "faulty-forgets-xattrs" Nothing
                 "Copies a parent without `user.*` attributes."
-                ["GD-FID-008", "GD-FID-028"];
+                ["GD-FID-008", "GD-FID-028", "GD-DIF-033"];
             LosesOwners "faulty-loses-owners" Nothing
                 "Gives every file of a copied parent to root."
                 ["GD-FID-002"];
@@ -102,10 +102,14 @@ macro_rules! for_each_fault {
                 ["GD-MNT-020"];
             CorruptsSecondMount "faulty-corrupts-second-mount" Ids
                 "Empties the layer's files when it is mounted for the second time."
-                ["GD-MNT-002", "GD-LIF-015"];
+                ["GD-MNT-002", "GD-LIF-015", "GD-DIF-005", "GD-DIF-006", "GD-DIF-014"];
             IgnoresNosuid "faulty-ignores-nosuid" Nothing
                 "Accepts the mount options nosuid, nodev and noexec and does nothing with them."
                 ["GD-MNT-013"];
+
+            IgnoresIdMaps "faulty-ignores-id-maps" Nothing
+                "Mounts a layer by itself with the owners on disk, whatever id maps are asked for."
+                ["GD-IDM-008", "GD-IDM-009"];
 
             IgnoresQuota "faulty-ignores-quota" Nothing
                 "Accepts the limit of a layer and does not enforce it."
@@ -120,6 +124,15 @@ macro_rules! for_each_fault {
             LeaksDescriptor "faulty-leaks-descriptor" Nothing
                 "Leaves a file open for each layer it makes."
                 ["GD-LEK-002"];
+            InheritsDescriptor "faulty-inherits-descriptor" Descriptors
+                "Has a file open that programs inherit which are started meanwhile."
+                ["GD-CON-014"];
+            HoardsMemory "faulty-hoards-memory" Memory
+                "Keeps memory for each layer it makes until it is closed."
+                ["GD-LEK-007"];
+            KeepsHomeMounted "faulty-keeps-home-mounted" Nothing
+                "Mounts its home on itself and leaves that so when it is closed."
+                ["GD-LEK-008"];
             LeaksLoopDevice "faulty-leaks-loop-device" Nothing
                 "Leaves a loop device behind for each layer it makes."
                 ["GD-LEK-003"];
@@ -210,6 +223,9 @@ macro_rules! for_each_fault {
             ForgetsOnRestart "faulty-forgets-on-restart" Ids
                 "Lists only what was made since it was opened."
                 ["GD-PER-001"];
+            ForgetsTheDeep "faulty-forgets-the-deep" Nothing
+                "Loses a file when it copies a parent that stands on more than a hundred layers."
+                ["GD-DEP-002"];
             OverstatesDepth "faulty-overstates-depth" Nothing
                 "Declares eight layers more than it takes."
                 ["GD-DEP-005"];
@@ -251,10 +267,10 @@ macro_rules! for_each_fault {
 
             DiffsAgainstNothing "faulty-diffs-against-nothing" Nothing
                 "Compares a layer with the empty tree instead of with its parent."
-                ["GD-DIF-003"];
+                ["GD-DIF-003", "GD-DIF-018", "GD-DIF-044"];
             ForgetsDeletions "faulty-forgets-deletions" Nothing
                 "Leaves deleted paths out of its list of changes."
-                ["GD-DIF-001"];
+                ["GD-DIF-001", "GD-DIF-011", "GD-DIF-012", "GD-DIF-040"];
 
             StagesInSight "faulty-stages-in-sight" Nothing
                 "Shows a staged layer before it is adopted."

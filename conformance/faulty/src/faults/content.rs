@@ -12,9 +12,9 @@ use plywood_plugin_sdk::{
 };
 
 use super::{
-    BreaksHardLinks, CutsFiles, FillsHoles, FollowsSymlinks, ForeignEntry, ForgetsXattrs,
-    KeepsDeleted, LosesDevices, LosesNanoseconds, LosesOwners, LosesSetId, OpenRoot, SaysEmpty,
-    SharesFiles, SharesTemplate,
+    BreaksHardLinks, CutsFiles, FillsHoles, FollowsSymlinks, ForeignEntry, ForgetsTheDeep,
+    ForgetsXattrs, KeepsDeleted, LosesDevices, LosesNanoseconds, LosesOwners, LosesSetId, OpenRoot,
+    SaysEmpty, SharesFiles, SharesTemplate,
 };
 use crate::{
     tree::{self, quietly},
@@ -194,6 +194,21 @@ impl Fault for FillsHoles {
             }
         }
         Ok(())
+    }
+}
+
+impl Fault for ForgetsTheDeep {
+    fn spoil(&self, tree: &Path, request: &CreateRequest) -> Result<()> {
+        let Some(parent) = &request.parent else {
+            return Ok(());
+        };
+        let depth = self.driver().directory(parent).join("depth");
+        let depth = fs::read_to_string(&depth).at("cannot read", &depth)?;
+        let deep = depth.parse::<u32>().is_ok_and(|depth| depth > 100);
+        match tree::files(tree)?.first() {
+            Some((path, _)) if deep => quietly(path, || fs::remove_file(path)),
+            _ => Ok(()),
+        }
     }
 }
 

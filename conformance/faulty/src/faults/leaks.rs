@@ -6,15 +6,21 @@ use std::{
     os::fd::IntoRawFd as _,
     path::Path,
     process::{Command, Stdio},
+    sync::PoisonError,
     thread,
 };
 
-use plywood_plugin_sdk::{CreateRequest, Driver as _, IoContext, LayerId, Removed, Result};
-use rustix::mount::mount_bind;
+use plywood_plugin_sdk::{
+    CreateRequest, Driver as _, IoContext, LayerId, OpenRequest, Removed, Result, toolkit,
+};
+use rustix::{
+    fs::{Mode, OFlags},
+    mount::mount_bind,
+};
 
 use super::{
-    KeepsSpace, LeaksDescriptor, LeaksLoopDevice, LeaksMount, LeavesProcess, LeavesThread,
-    LittersGraphRoot, LittersTmp,
+    HoardsMemory, InheritsDescriptor, KeepsHomeMounted, KeepsSpace, LeaksDescriptor,
+    LeaksLoopDevice, LeaksMount, LeavesProcess, LeavesThread, LittersGraphRoot, LittersTmp,
 };
 use crate::wrapper::{Fault, Wrapper as _};
 
@@ -31,6 +37,38 @@ impl Fault for LeaksDescriptor {
         let file = fs::File::open(tree).at("cannot open", tree)?;
         let _leaked = file.into_raw_fd();
         Ok(())
+    }
+}
+
+impl Fault for InheritsDescriptor {
+    fn spoil(&self, tree: &Path, _: &CreateRequest) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let file = rustix::fs::open(tree, flags, Mode::empty()).at("cannot open", tree)?;
+        let mut all = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(file);
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        let mut all = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        all.clear();
+        self.driver().close()
+    }
+}
+
+impl Fault for HoardsMemory {
+    fn spoil(&self, _: &Path, _: &CreateRequest) -> Result<()> {
+        let mut all = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(vec![1; 64 << 10]);
+        Ok(())
+    }
+}
+
+impl Fault for KeepsHomeMounted {
+    fn before_open(request: &mut OpenRequest) -> Result<()> {
+        let home = &request.home;
+        fs::create_dir_all(home).at("cannot create", home)?;
+        toolkit::make_private(home)
     }
 }
 

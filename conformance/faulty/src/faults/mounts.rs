@@ -9,17 +9,17 @@ use std::{
 };
 
 use plywood_plugin_sdk::{
-    CreateRequest, Driver as _, DriverError, DriverErrorCode, IoContext, LayerId, MountPlan,
-    MountRequest, MountStep, MountSteps, Result, Staged,
+    CreateRequest, Driver as _, DriverError, DriverErrorCode, IdMaps, IoContext, LayerId,
+    MountPlan, MountRequest, MountStep, MountSteps, Result, Staged,
     toolkit::{self, CopiedXattrs, CopyOptions, options},
 };
 
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::{
-    CorruptsSecondMount, DetachedView, FailsIdlePut, HalvesQuota, IgnoresBusy, IgnoresMountOptions,
-    IgnoresNosuid, IgnoresQuota, IgnoresReadOnly, InventsTrees, MountsElsewhere, NeedsRunDir,
-    PrivateView, RestlessInodes, ShortPaths, VolatileOnce,
+    CorruptsSecondMount, DetachedView, FailsIdlePut, HalvesQuota, IgnoresBusy, IgnoresIdMaps,
+    IgnoresMountOptions, IgnoresNosuid, IgnoresQuota, IgnoresReadOnly, InventsTrees,
+    MountsElsewhere, NeedsRunDir, PrivateView, RestlessInodes, ShortPaths, VolatileOnce,
 };
 use crate::{
     tree,
@@ -288,6 +288,22 @@ impl Fault for CorruptsSecondMount {
             }
         }
         self.driver().mount_plan(id, request)
+    }
+}
+
+impl Fault for IgnoresIdMaps {
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        if request.id_maps.is_empty() {
+            return self.driver().mount_plan(id, request);
+        }
+        Ok(MountPlan::ByDriver {
+            target: self.driver().run_dir().join(id.as_str()),
+        })
+    }
+
+    fn mount(&self, id: &LayerId, request: &MountRequest) -> Result<PathBuf> {
+        let unmapped = changed(request, |request| request.id_maps = IdMaps::default());
+        self.driver().mount(id, &unmapped)
     }
 }
 
