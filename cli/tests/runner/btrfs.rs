@@ -158,7 +158,7 @@ fn streams(place: &Place, who: Who, layer: &str) -> String {
     let file = place.path("stream.tar").display().to_string();
     who.run(place, &["diff", "--uncompressed", "--file", &file, layer]);
     let list = format!(
-        "tar --numeric-owner --full-time -tvf {file} | sed '/[.]wh[.]/s/[0-9-]* [0-9:]* / /'"
+        "tar --numeric-owner --full-time -tvf {file} | sed '/[.]wh[.]/s/ [0-9-]* [0-9]*:[0-9:]* / /'"
     );
     let output = Command::new("sh").args(["-c", &list]).output().unwrap();
     fs::remove_file(file).unwrap();
