@@ -135,6 +135,36 @@ fn processes() -> io::Result<Vec<String>> {
     Ok(found)
 }
 
+/// Whether a line of `/proc/PID/stat` is that of a daemon that has ended: the first process of the
+/// namespace inherits those and is the only one that could wait for them. A child that the driver
+/// forgot to wait for is in the case's own session.
+fn ended_daemon(stat: &str, own_session: i32) -> bool {
+    let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
+    let mut fields = fields.into_iter().flatten();
+    let (state, session) = (fields.next(), fields.nth(2));
+    state == Some("Z") && session.is_some_and(|session| session.parse() != Ok(own_session))
+}
+
+/// Detaches the loop devices whose files lie below a case's root, which nobody else can have
+/// attached; what is left of a driver that was killed must not stay on the machine.
+pub(crate) fn detach_loops(root: &Path) -> io::Result<()> {
+    let root = format!("{}/", root.display());
+    for device in loops()? {
+        let Some((name, file)) = device.split_once(" on ") else {
+            continue;
+        };
+        if file.starts_with(&root) {
+            let status = std::process::Command::new("losetup")
+                .args(["--detach", &format!("/dev/{name}")])
+                .status()?;
+            if !status.success() {
+                return Err(io::Error::other(format!("cannot detach /dev/{name}")));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn loops() -> io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let devices = match fs::read_dir("/sys/block") {

@@ -290,7 +290,9 @@ fn keep_files(root: &Path, place: &Path) -> io::Result<()> {
 /// Removes the case's root: what resists is the case's failure, and must not reach the next one.
 fn remove(root: tempfile::TempDir, outcome: &mut Outcome) {
     let path = root.keep();
-    if let Err(error) = plywood::sdk::toolkit::remove_tree(&path) {
+    let detached = crate::leaks::detach_loops(&path).map_err(|error| error.to_string());
+    let removed = plywood::sdk::toolkit::remove_tree(&path).map_err(|error| error.to_string());
+    if let Err(error) = detached.and(removed) {
         let what = format!("`{}` cannot be removed: {error}", path.display());
         outcome.leaks.push(Leak {
             id: "GD-LEK-006".to_owned(),
