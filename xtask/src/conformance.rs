@@ -48,6 +48,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     run::build(run::Profile::Dev)?;
     let suite = run::built(run::Profile::Dev, "plywood-conformance");
     let linked = run::built(run::Profile::Dev, "plywood-conformance-linked");
+    if options.driver.is_none() && options.form.is_none() && !options.quick {
+        selftest(&suite)?;
+    }
     let mut lines = Vec::new();
     let mut failed = 0;
     for (driver, scratch) in DRIVERS {
@@ -93,6 +96,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if failed > 0 {
         bail!("{failed} of {} runs were no success", lines.len());
     }
+    Ok(())
+}
+
+/// Tests the suite itself; the record that it leaves is what certificates need.
+fn selftest(suite: &std::path::Path) -> Result<()> {
+    let out = place("selftest")?;
+    println!("-- the suite's test of itself");
+    let mut command = run::command(suite, ["selftest", "--out"]);
+    let status = command.arg(&out).stdout(log(&out)?).status()?;
+    let text = fs::read_to_string(out.join("log.txt"))?;
+    if !status.success() {
+        print!("{text}");
+        bail!("the suite does not pass its own test");
+    }
+    println!("{}", text.lines().last().unwrap_or("no result"));
     Ok(())
 }
 
