@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut lines = Vec::new();
     let mut failed = 0;
-    for (driver, scratch) in DRIVERS {
+    for (driver, claimed) in DRIVERS {
         if options.driver.as_ref().is_some_and(|only| only != driver) {
             continue;
         }
@@ -61,6 +61,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             if options.form.as_ref().is_some_and(|only| only != form) {
                 continue;
             }
+            // The quick run takes one file system on a disk, and memory where it is claimed.
+            let scratch = match (options.quick, form) {
+                (false, _) => *claimed,
+                (true, "plugin") => &claimed[..1],
+                (true, _) => &claimed[claimed.len() - 1..],
+            };
             let out = place(&format!("{driver}-{form}"))?;
             let program = if form == "plugin" { &suite } else { &linked };
             let mut command = run::command(program, ["run"]);

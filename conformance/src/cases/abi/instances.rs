@@ -74,6 +74,7 @@ fn two_drivers(site: &Site) -> Outcome {
         ));
     }
     let one = site.at(site.scratch("this")?).open()?;
+    let mut fitting = 0;
     for (number, (what, source)) in others.into_iter().enumerate() {
         let mut other = site.at(site.scratch(&format!("other-{number}"))?);
         other.source = source;
@@ -87,6 +88,7 @@ fn two_drivers(site: &Site) -> Outcome {
             Err(error) if error.kind() == ErrorKind::DriverUnavailable => continue,
             Err(error) => return Err(error.into()),
         };
+        fitting += 1;
         let shared = format!("shared-{number}");
         one.create(&shared, None)?;
         demand!(
@@ -105,6 +107,11 @@ fn two_drivers(site: &Site) -> Outcome {
         life(&one, "after")?;
     }
     one.close()?;
+    if fitting == 0 {
+        return Err(Failure::not_applicable(
+            "no other driver that is linked in fits the file system",
+        ));
+    }
     Ok(())
 }
 
