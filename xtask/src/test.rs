@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{conformance, demo, layers, lint, out_of_tree, run, setup, soak};
+use crate::{conformance, demo, layers, lint, run, setup, soak};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -70,7 +70,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             ])
         })?;
         if root {
-            step("a driver outside the tree", out_of_tree::run)?;
             step("demo", || demo::run(&demo::Options::for_tests()))?;
             step("real layers", || {
                 layers::run(&layers::Options {
