@@ -53,6 +53,8 @@ enum Command {
     },
     /// Runs the cases against a plugin file or a driver that is linked in.
     Run(Box<run::RunOptions>),
+    /// Tests the suite itself, with drivers that have one fault each.
+    Selftest(selftest::SelftestOptions),
     /// Makes a signed certificate of a whole run that succeeded.
     Certify(certify::CertifyOptions),
     /// Checks a certificate against a plugin file.
@@ -93,6 +95,7 @@ pub fn main() -> i32 {
         Command::List { planned, json } => list(planned, json),
         Command::Explain { id } => explain(&id),
         Command::Run(options) => run::run(&options, &raw),
+        Command::Selftest(options) => selftest::selftest(&options),
         Command::Certify(options) => certify::certify(&options),
         Command::Verify(options) => certify::verify(&options),
     })

@@ -118,6 +118,7 @@ fn descriptors() -> io::Result<Vec<String>> {
 /// Other processes of this PID namespace.
 fn processes() -> io::Result<Vec<String>> {
     let own = std::process::id().to_string();
+    let own_session = nix::unistd::getsid(None)?.as_raw();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -128,8 +129,13 @@ fn processes() -> io::Result<Vec<String>> {
             continue;
         }
         // It may end between the listing and the look at it.
-        if let Ok(command) = fs::read_to_string(format!("/proc/{pid}/comm")) {
-            found.push(format!("{pid} ({})", command.trim()));
+        if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat"))
+            && !ended_daemon(&stat, own_session)
+        {
+            let name = stat
+                .split_once('(')
+                .and_then(|(_, rest)| rest.rsplit_once(')'));
+            found.push(format!("{pid} ({})", name.map_or("?", |(name, _)| name)));
         }
     }
     Ok(found)
@@ -180,4 +186,17 @@ fn loops() -> io::Result<BTreeSet<String>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_dead_process_of_another_session_is_no_leak() {
+        assert!(ended_daemon("7 (a) b) Z 1 7 7 0 -1", 1));
+        assert!(!ended_daemon("7 (a) Z 1 1 1 0 -1", 1));
+        assert!(!ended_daemon("7 (a) S 1 7 7 0 -1", 1));
+        assert!(!ended_daemon("", 1));
+    }
 }

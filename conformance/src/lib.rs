@@ -30,6 +30,7 @@ mod runner;
 mod scratch;
 mod selftest;
 mod site;
+pub mod sweep;
 mod tar_file;
 mod target;
 mod wire;

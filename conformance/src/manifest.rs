@@ -174,6 +174,17 @@ impl Manifest {
         self
     }
 
+    /// A name whose others are elsewhere, or deleted in a layer, is like a file's only one.
+    fn forget_lone_links(&mut self) {
+        let mut names: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for first in self.0.values().filter_map(|facts| facts.link_of.clone()) {
+            *names.entry(first).or_default() += 1;
+        }
+        for facts in self.0.values_mut() {
+            facts.link_of = facts.link_of.take().filter(|first| names[first] > 1);
+        }
+    }
+
     /// Whether the path is there.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.0.contains_key(Path::new(path))
@@ -194,18 +205,7 @@ pub(crate) fn of(root: &Path) -> io::Result<Manifest> {
     let mut manifest = Manifest::default();
     let mut first = BTreeMap::new();
     visit(root, Path::new(""), &mut manifest, &mut first)?;
-    // A name whose file has its other names elsewhere, in a layer below, is a file of its own.
-    let mut names = BTreeMap::new();
-    for first in manifest
-        .0
-        .values()
-        .filter_map(|facts| facts.link_of.clone())
-    {
-        *names.entry(first).or_insert(0) += 1;
-    }
-    for facts in manifest.0.values_mut() {
-        facts.link_of.take_if(|first| names.get(first) == Some(&1));
-    }
+    manifest.forget_lone_links();
     Ok(manifest)
 }
 

@@ -283,14 +283,6 @@ impl Chain {
         self.check(target, id)
     }
 
-    /// Adds a layer on top from a tar stream, makes `ops`, to which it comes down, in the flat tree,
-    /// and compares.
-    pub(crate) fn put(&mut self, target: &Target, id: &str, tar: &[u8], ops: &[Op]) -> Outcome {
-        target.put(id, self.top(), tar)?;
-        self.history.push((id.to_owned(), ops.to_vec()));
-        self.check(target, id)
-    }
-
     /// Makes further changes in the newest layer, and compares.
     pub(crate) fn change(&mut self, target: &Target, ops: &[Op]) -> Outcome {
         let Some((id, history)) = self.history.last_mut() else {

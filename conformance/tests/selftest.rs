@@ -23,7 +23,7 @@ fn root_a_sabotaged_case_is_noticed() {
         ("faulty-exists-lies", "GD-LIF-008"),
         ("faulty-accepts-unknown-parent", "GD-ERR-005"),
         ("faulty-keeps-deleted", "GD-WHO-011"),
-        ("faulty-crashes", "GD-LIF-023"),
+        ("faulty-diffs-against-nothing", "GD-DIF-003"),
     ] {
         let good = selftest(&["--only", fault]);
         assert_eq!(good.status.code(), Some(0), "{good:?}");

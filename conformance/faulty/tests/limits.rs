@@ -65,6 +65,10 @@ fn loops_of(root: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+fn assert_no_loops(root: &Path) {
+    assert_eq!(loops_of(root), Vec::<PathBuf>::new());
+}
+
 fn close_to(written: u64, limit: u64) -> bool {
     written <= limit + limit / 20 && written >= limit - limit / 20
 }
@@ -92,7 +96,7 @@ fn root_a_limit_is_kept_exactly_and_survives() {
     assert!(close_to(written, 8 * MIB), "{written} of 8 MiB");
     driver.close().unwrap();
     drop(driver);
-    assert_eq!(loops_of(root.path()), [PathBuf::new(); 0]);
+    assert_no_loops(root.path());
 
     let driver = open(root.path());
     let tree = driver.unpack_target(&id("child")).unwrap().directory;
@@ -101,7 +105,7 @@ fn root_a_limit_is_kept_exactly_and_survives() {
     for name in ["child", "b", "a"] {
         driver.remove(&id(name)).unwrap();
     }
-    assert_eq!(loops_of(root.path()), [PathBuf::new(); 0]);
+    assert_no_loops(root.path());
     assert_eq!(driver.list().unwrap(), []);
 }
 
@@ -135,7 +139,7 @@ fn root_a_limited_layer_is_mounted_and_unmounted() {
     drop(other);
     driver.remove(&a).unwrap();
     drop(driver);
-    assert_eq!(loops_of(root.path()), [PathBuf::new(); 0]);
+    assert_no_loops(root.path());
 }
 
 #[test]
@@ -160,7 +164,7 @@ fn root_a_staged_limit_is_kept_until_it_is_a_layer() {
     driver.discard(&given_up.token).unwrap();
     let token = driver.trash(&request.id).unwrap().unwrap();
     driver.reap(&token).unwrap();
-    assert_eq!(loops_of(root.path()), [PathBuf::new(); 0]);
+    assert_no_loops(root.path());
     assert!(!root.path().join("home/tempdirs").exists());
 }
 

@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -551,6 +552,11 @@ fn first_together(site: &Site) -> Outcome {
         peer.wait_for_step("ready")?;
     }
     fs::write(site.root.join("go"), "")?;
+    for peer in &mut peers {
+        peer.wait_for_step("done")?;
+    }
+    // None closes the driver before all have used it: closing is for the last one.
+    fs::write(site.root.join("end"), "")?;
     for peer in peers {
         peer.join()?;
     }
@@ -573,11 +579,7 @@ fn first(site: &Site, words: &[String]) -> Outcome {
         .first()
         .ok_or_else(|| Failure::harness("no number is given"))?;
     wire::step("ready")?;
-    let end = Instant::now() + Duration::from_secs(20);
-    while !site.root.join("go").exists() {
-        demand!(Instant::now() < end, "no start was given");
-        std::hint::spin_loop();
-    }
+    wait_for(&site.root.join("go"))?;
     let target = site.open()?;
     let id = format!("layer-{number}");
     target.create(&id, None)?;
@@ -585,6 +587,15 @@ fn first(site: &Site, words: &[String]) -> Outcome {
         fs::write(path.join(&id), "").map_err(Failure::from)
     })?;
     demand!(target.driver.exists(&layer_id(&id))?, "`{id}` is not there");
-    target.close()?;
+    wire::step("done")?;
+    wait_for(&site.root.join("end"))
+}
+
+fn wait_for(path: &Path) -> Outcome {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !path.exists() {
+        demand!(Instant::now() < end, "`{}` did not appear", path.display());
+        thread::sleep(Duration::from_micros(200));
+    }
     Ok(())
 }

@@ -5,9 +5,12 @@ mod abi;
 mod als;
 mod asks;
 mod con;
-mod content;
+mod cow;
+mod crash;
+mod dep;
 mod dif;
-mod errors;
+mod direct;
+mod err;
 mod fid;
 mod idmaps;
 mod ids;
@@ -18,6 +21,8 @@ mod lifecycle;
 mod mnt;
 mod options;
 mod per;
+mod performance;
+mod quotas;
 mod sec;
 mod who;
 
@@ -42,16 +47,13 @@ pub fn all() -> Vec<Case> {
         cow::CASES,
         init::CASES,
         options::CASES,
-        lifecycle::CASES,
-        cow::CASES,
         mnt::CASES,
         per::exchange::CASES,
         per::place::CASES,
         per::restart::CASES,
         who::CASES,
-        content::CASES,
         dif::CASES,
-        errors::CASES,
+        err::CASES,
         fid::CASES,
         performance::CASES,
         quotas::CASES,
@@ -67,6 +69,7 @@ pub fn all() -> Vec<Case> {
         sec::unpack::CASES,
     ]
     .concat();
+    cases.extend(crash::GROUPS.concat());
     cases.sort_by_key(|case| case.id);
     cases
 }

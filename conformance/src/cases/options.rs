@@ -269,11 +269,14 @@ fn of_layers(target: &mut Target) -> Outcome {
 
 fn status(target: &mut Target) -> Outcome {
     let before = target.driver.status()?;
-    let printable = |text: &str| !text.trim().is_empty() && !text.chars().any(char::is_control);
+    let printable = |text: &str| !text.chars().any(char::is_control);
     let mut keys = BTreeSet::new();
     for (key, value) in &before {
         demand!(keys.insert(key), "`{key}` is reported twice");
-        demand!(printable(key), "{key:?} is no line that can be printed");
+        demand!(
+            !key.trim().is_empty() && printable(key),
+            "{key:?} is no line that can be printed"
+        );
         demand!(
             printable(value),
             "the value of `{key}` is no line that can be printed: {value:?}"

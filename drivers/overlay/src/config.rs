@@ -14,9 +14,6 @@ use plywood_plugin_sdk::{
 
 mod values;
 
-/// What the driver's options may begin with.
-const NAMES: [&str; 2] = ["overlay", "overlay2"];
-
 /// What the options ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {

@@ -30,7 +30,7 @@ impl Plugin for Minimal {
         request.refuse_options(Self::NAME)?;
         let log = request.log(Self::NAME);
         let home = request.home;
-        toolkit::make_directories(&home.join("layers"), 0o700)?;
+        toolkit::create_private_dirs(&home.join("layers"))?;
         Ok(Box::new(Copies { home, log }))
     }
 }
@@ -102,8 +102,7 @@ impl Driver for Copies {
     }
 
     fn exists(&self, id: &LayerId) -> Result<bool> {
-        let place = self.place(id);
-        place.try_exists().at("cannot look at", &place)
+        toolkit::is_there(&self.place(id))
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {

@@ -33,7 +33,7 @@ impl Reflinks {
     pub(crate) fn open(request: OpenRequest, fallback: Fallback) -> Result<Self> {
         let log = request.log(Reflink::NAME);
         let (home, run_dir) = (request.home, request.run_dir);
-        toolkit::make_directories(&home.join(LAYERS), 0o700)?;
+        toolkit::create_private_dirs(&home.join(LAYERS))?;
         let shares_blocks = probe::shares_blocks(&home.join(PLACES), fallback)?;
         if !shares_blocks {
             log.warn("this file system cannot share blocks: layers are real copies");
@@ -65,8 +65,7 @@ impl Reflinks {
     }
 
     fn is_there(&self, id: &LayerId) -> Result<bool> {
-        let place = self.place(id);
-        place.try_exists().at("cannot look at", &place)
+        toolkit::is_there(&self.place(id))
     }
 
     fn tree(&self, id: &LayerId) -> Result<PathBuf> {

@@ -2,12 +2,13 @@
 //! A driver's home as a mount of its own, so that layers' mounts do not spread.
 
 use std::{
+    os::fd::OwnedFd,
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, StatxAttributes, StatxFlags},
+    fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxAttributes, StatxFlags, flock},
     mount::{MountPropagationFlags, UnmountFlags, mount_bind_recursive, mount_change, unmount},
 };
 
@@ -21,17 +22,33 @@ use crate::{DriverError, DriverErrorCode, IoContext, LayerId, Result};
 /// - A directory that is a mount point already is only made private.
 ///
 /// # Locking
-/// Two processes at once could both mount it; core opens drivers under the store's own lock.
+/// Of several processes that do this at once, one mounts it and the others find it mounted: a second
+/// mount would also repeat every layer that is mounted below by then.
 ///
 /// # Errors
 /// When the process may not mount.
 pub fn make_private(directory: &Path) -> Result<()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _other_processes = lock(directory)?;
     if !is_mount_point(directory)? {
         mount_bind_recursive(directory, directory).at("cannot mount on itself", directory)?;
     }
     mount_change(directory, MountPropagationFlags::PRIVATE).at("cannot make private", directory)
+}
+
+/// Locks `directory` until the result is dropped. It is on a directory, which the record locks of
+/// stores cannot lock, and concerns nobody but the callers of [`make_private`].
+#[expect(
+    clippy::disallowed_methods,
+    reason = "excludes other processes of ours from one mount, not podman from a store"
+)]
+fn lock(directory: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = rustix::fs::open(directory, flags, Mode::empty()).at("cannot open", directory)?;
+    rustix::io::retry_on_intr(|| flock(&open, FlockOperation::LockExclusive))
+        .at("cannot lock", directory)?;
+    Ok(open)
 }
 
 /// Takes back what [`make_private`] did.

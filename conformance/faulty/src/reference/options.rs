@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result, toolkit::options};
+use plywood_plugin_sdk::{
+    DriverError, DriverErrorCode, Result,
+    toolkit::options::{self, DriverOption},
+};
 use rustix::mount::MountFlags;
 
 /// Driver options.
@@ -27,22 +30,17 @@ impl Config {
     /// counts.
     pub(super) fn parse(name: &str, given: &[String], known: &[String]) -> Result<Self> {
         let mut config = Self::default();
-        for option in given {
-            let Some((key, value)) = option.split_once('=') else {
-                return Err(invalid(format!("`{option}` is not key=value"), option));
-            };
-            let key = key.trim().to_ascii_lowercase();
-            match options::own_key(&[name], &key, option, known)? {
-                None => {}
-                Some("imagestore" | "additionalimagestore") => {
-                    let stores = value.split(',').filter(|store| !store.is_empty());
-                    let stores = stores.map(|store| image_store(store, option));
+        for option in options::own(given, &[name], known)? {
+            match option.key.as_str() {
+                "imagestore" | "additionalimagestore" => {
+                    let stores = option.value.split(',').filter(|store| !store.is_empty());
+                    let stores = stores.map(|store| image_store(store, &option));
                     config.image_stores = stores.collect::<Result<_>>()?;
                 }
-                Some("size") => config.size = size(value.trim(), option)?,
-                Some(key) => {
+                "size" => config.size = option.size()?,
+                key => {
                     let message = format!("{name} does not know the option `{key}`");
-                    return Err(invalid(message, option).remedy("use `size` or `imagestore`"));
+                    return Err(option.refuse(message).remedy("use `size` or `imagestore`"));
                 }
             }
         }
@@ -50,17 +48,13 @@ impl Config {
     }
 }
 
-fn image_store(store: &str, option: &str) -> Result<PathBuf> {
+fn image_store(store: &str, option: &DriverOption<'_>) -> Result<PathBuf> {
     let path = Path::new(store);
     if path.is_absolute() && path.is_dir() {
         return Ok(path.to_owned());
     }
     let message = format!("the image store `{store}` is not an absolute path of a directory");
-    Err(invalid(message, option))
-}
-
-fn size(text: &str, option: &str) -> Result<u64> {
-    options::size(text).map_err(|message| invalid(message, option))
+    Err(option.refuse(message))
 }
 
 /// The limit that a layer's own options ask for.
@@ -71,7 +65,7 @@ pub(super) fn layer_size(given: &BTreeMap<String, String>) -> Result<Option<u64>
             let message = format!("a layer has no option `{key}`");
             return Err(invalid(message, key).remedy("use `size`"));
         }
-        limit = Some(size(value, key)?);
+        limit = Some(options::size(value).map_err(|message| invalid(message, key))?);
     }
     Ok(limit)
 }

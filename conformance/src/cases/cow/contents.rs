@@ -43,7 +43,9 @@ pub(super) fn same_size_same_second(target: &mut Target) -> Outcome {
         chain.grow(target, &id, &ops)?;
         let changes = target.changes(&id)?;
         demand!(
-            changes.iter().any(|change| change.path == Path::new("/file")),
+            changes
+                .iter()
+                .any(|change| change.path == Path::new("/file")),
             "the change of `file` between {parent} and {id} is not listed: {changes:?}"
         );
         parent = id;
@@ -78,7 +80,11 @@ pub(super) fn append_truncate(target: &mut Target) -> Outcome {
         Op::Truncate(p("hole"), 9000),
     ];
     chain.change(target, &more)?;
-    chain.grow(target, "grandchild", &[Op::Append(p("hole"), b"tail".to_vec())])?;
+    chain.grow(
+        target,
+        "grandchild",
+        &[Op::Append(p("hole"), b"tail".to_vec())],
+    )?;
     chain.check_all(target)
 }
 
@@ -87,7 +93,11 @@ const MARKS: [u64; 4] = [0, 2 * GIB - 4, 3 * GIB, 4 * GIB - 7];
 
 fn read_marks(path: &Path) -> Outcome {
     let file = fs::File::open(path)?;
-    same!(4 * GIB + 1, file.metadata()?.len(), "the size of the large file");
+    same!(
+        4 * GIB + 1,
+        file.metadata()?.len(),
+        "the size of the large file"
+    );
     for offset in MARKS {
         let mut data = [0; 8];
         file.read_exact_at(&mut data, offset)?;

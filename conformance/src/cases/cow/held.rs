@@ -90,7 +90,10 @@ pub(super) fn locks(target: &mut Target) -> Outcome {
     })?;
     target.within("child", |path| {
         let writer = |name: &str| {
-            let mut file = OpenOptions::new().read(true).append(true).open(path.join(name))?;
+            let mut file = OpenOptions::new()
+                .read(true)
+                .append(true)
+                .open(path.join(name))?;
             file.write_all(b"!")?;
             Ok::<_, io::Error>(file)
         };
@@ -139,7 +142,11 @@ pub(super) fn running_program(target: &mut Target) -> Outcome {
         let answers = [
             OpenOptions::new().write(true).open(&file).map(drop),
             OpenOptions::new().append(true).open(&file).map(drop),
-            OpenOptions::new().write(true).truncate(true).open(&file).map(drop),
+            OpenOptions::new()
+                .write(true)
+                .truncate(true)
+                .open(&file)
+                .map(drop),
         ];
         running.kill()?;
         running.wait()?;
@@ -188,7 +195,10 @@ pub(super) fn many_threads(target: &mut Target) -> Outcome {
             let workers: Vec<_> = (0..THREADS)
                 .map(|number| scope.spawn(move || append(number)))
                 .collect();
-            workers.into_iter().map(thread::ScopedJoinHandle::join).collect()
+            workers
+                .into_iter()
+                .map(thread::ScopedJoinHandle::join)
+                .collect()
         });
         for result in results {
             result.map_err(|_| Failure::harness("a thread panicked"))??;

@@ -85,7 +85,11 @@ pub(super) fn siblings(target: &mut Target) -> Outcome {
 pub(super) fn parent_changed(target: &mut Target) -> Outcome {
     let mut chain = Chain::new(target)?;
     chain.grow(target, "base", &base())?;
-    chain.grow(target, "child", &[Op::Append(p("second"), b" of the child".to_vec())])?;
+    chain.grow(
+        target,
+        "child",
+        &[Op::Append(p("second"), b" of the child".to_vec())],
+    )?;
     let before = target.manifest("child")?;
     let change = target.within("base", |path| -> Outcome {
         fs::write(path.join("late"), "written after the child was made")?;
@@ -103,7 +107,11 @@ pub(super) fn parent_changed(target: &mut Target) -> Outcome {
     // Whatever it shows of what it did not change, its own changes are its own.
     target.within("child", |path| {
         let text = fs::read_to_string(path.join("second"))?;
-        same!("second of the child", text, "the file that the child changed");
+        same!(
+            "second of the child",
+            text,
+            "the file that the child changed"
+        );
         Ok::<_, Failure>(())
     })?;
     let again = target.manifest("child")?;
@@ -148,12 +156,19 @@ pub(super) fn space(target: &mut Target) -> Outcome {
         "a child of a parent of 100 MiB takes {cost} bytes before it is written to"
     );
     small.within("child-0", |path| -> Outcome {
-        fs::OpenOptions::new().write(true).open(path.join("3"))?.set_len(1)?;
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path.join("3"))?
+            .set_len(1)?;
         Ok(())
     })?;
     small.within("base", |path| {
         let length = fs::metadata(path.join("3"))?.len();
-        same!(10 * MIB, length, "the parent's file after the child cut its own");
+        same!(
+            10 * MIB,
+            length,
+            "the parent's file after the child cut its own"
+        );
         Ok::<_, Failure>(())
     })?;
     small.close()?;
@@ -163,7 +178,9 @@ pub(super) fn space(target: &mut Target) -> Outcome {
 pub(super) fn reflink(target: &mut Target) -> Outcome {
     let data = bytes(3, 300_000);
     target.create_writable("base", None)?;
-    target.within("base", |path| Ok::<_, Failure>(fs::write(path.join("file"), &data)?))?;
+    target.within("base", |path| {
+        Ok::<_, Failure>(fs::write(path.join("file"), &data)?)
+    })?;
     target.create_writable("child", Some("base"))?;
     target.within("child", |path| {
         let from = fs::File::open(path.join("file"))?;
@@ -196,7 +213,10 @@ pub(super) fn reflink(target: &mut Target) -> Outcome {
                 fs::read(path.join("cloned"))? == data,
                 "a clone of the parent's file has other bytes"
             );
-            fs::OpenOptions::new().append(true).open(path.join("cloned"))?.set_len(10)?;
+            fs::OpenOptions::new()
+                .append(true)
+                .open(path.join("cloned"))?
+                .set_len(10)?;
         }
         demand!(
             fs::read(path.join("file"))? == data,

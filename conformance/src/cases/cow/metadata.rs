@@ -16,9 +16,7 @@ use crate::{
 };
 
 /// `cap_net_bind_service=ep` as it is stored.
-const CAPABILITY: [u8; 20] = [
-    1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-];
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 pub(super) fn copy_up(target: &mut Target) -> Outcome {
     let names = ["mode", "owner", "time", "set", "remove", "replace", "acl"];

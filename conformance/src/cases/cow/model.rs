@@ -33,7 +33,10 @@ fn both(
     op: &Op,
 ) -> Result<bool, Failure> {
     let number = |answer: &Result<(), ops::OpError>| {
-        answer.as_ref().err().map(|error| error.source.raw_os_error())
+        answer
+            .as_ref()
+            .err()
+            .map(|error| error.source.raw_os_error())
     };
     let seen = ops::apply(layer, std::slice::from_ref(op));
     let renames_directory = matches!(op, Op::Rename(from, _) if tree.is_directory(from));
@@ -102,7 +105,11 @@ fn grow(target: &Target, run: usize, mut rng: Rng, operations: usize) -> Outcome
         let mut last = Vec::new();
         let mut left = operations / LAYERS;
         while left > 0 {
-            let some = if rng.bool() { left } else { rng.usize(1..=left) };
+            let some = if rng.bool() {
+                left
+            } else {
+                rng.usize(1..=left)
+            };
             left -= some;
             let done = target.within(&id, |path| -> Outcome {
                 for _ in 0..some {
@@ -124,7 +131,11 @@ fn grow(target: &Target, run: usize, mut rng: Rng, operations: usize) -> Outcome
     }
     for (id, expected) in &layers {
         let seen = target.manifest(id)?.without_root_time();
-        compare(expected, &seen, &format!("`{id}`, after its children were made,"))?;
+        compare(
+            expected,
+            &seen,
+            &format!("`{id}`, after its children were made,"),
+        )?;
     }
     for (id, _) in layers.iter().rev() {
         target.delete(id)?;
@@ -264,7 +275,8 @@ impl Life<'_> {
         if self.rng.bool() {
             self.unmount(&id)?;
         }
-        self.check(&id).map_err(|failure| after(failure, &id, &done))
+        self.check(&id)
+            .map_err(|failure| after(failure, &id, &done))
     }
 
     fn unmount(&mut self, id: &str) -> Outcome {
@@ -374,6 +386,9 @@ pub(super) fn life(target: &mut Target) -> Outcome {
         life.remove()?;
     }
     let left = target.layers()?;
-    demand!(left.is_empty(), "all layers are removed, and {left:?} is left");
+    demand!(
+        left.is_empty(),
+        "all layers are removed, and {left:?} is left"
+    );
     Ok(())
 }

@@ -136,7 +136,10 @@ pub(super) fn new_link(target: &mut Target) -> Outcome {
         }
         Ok::<_, Failure>(())
     })?;
-    chain.change(target, &[Op::Append(p("d/e/linked"), b"through one".to_vec())])?;
+    chain.change(
+        target,
+        &[Op::Append(p("d/e/linked"), b"through one".to_vec())],
+    )?;
     let more = [
         Op::Unlink(p("plain")),
         Op::Link(p("third"), p("d/e/linked")),

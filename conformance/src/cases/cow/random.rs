@@ -61,11 +61,17 @@ impl Tree {
 
     /// Whether the path is a directory.
     pub(super) fn is_directory(&self, path: &Path) -> bool {
-        self.nodes.get(path).is_some_and(|node| node.kind == Kind::Directory)
+        self.nodes
+            .get(path)
+            .is_some_and(|node| node.kind == Kind::Directory)
     }
 
     fn pick(&self, rng: &mut Rng, fits: impl Fn(&Path, &Node) -> bool) -> Option<PathBuf> {
-        let fitting: Vec<_> = self.nodes.iter().filter(|(path, node)| fits(path, node)).collect();
+        let fitting: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(path, node)| fits(path, node))
+            .collect();
         rng.choice(fitting).map(|(path, _)| path.clone())
     }
 
@@ -73,11 +79,18 @@ impl Tree {
     fn is_bound(&self, node: &Node) -> bool {
         !self.keeps_links
             && node.file < self.inherited
-            && self.nodes.values().filter(|other| other.file == node.file).count() > 1
+            && self
+                .nodes
+                .values()
+                .filter(|other| other.file == node.file)
+                .count()
+                > 1
     }
 
     fn file(&self, rng: &mut Rng) -> Option<PathBuf> {
-        self.pick(rng, |_, node| node.kind == Kind::File && !self.is_bound(node))
+        self.pick(rng, |_, node| {
+            node.kind == Kind::File && !self.is_bound(node)
+        })
     }
 
     fn any(&self, rng: &mut Rng) -> Option<PathBuf> {
@@ -135,7 +148,11 @@ impl Tree {
                 Op::Chmod(path?, rng.choice(modes)?)
             }
             15 => Op::Chown(self.any(rng)?, rng.u32(..70_000), rng.u32(..70_000)),
-            16 => Op::Mtime(self.any(rng)?, rng.i64(..2_000_000_000), rng.u32(..1_000_000_000)),
+            16 => Op::Mtime(
+                self.any(rng)?,
+                rng.i64(..2_000_000_000),
+                rng.u32(..1_000_000_000),
+            ),
             17 | 18 => {
                 let path = self.pick(rng, |_, node| {
                     node.kind != Kind::Other && !self.is_bound(node)
@@ -227,9 +244,9 @@ impl Tree {
     fn plain_directory(&self, rng: &mut Rng) -> PathBuf {
         let plain = |path: &Path, node: &Node| {
             node.kind == Kind::Directory
-                && path.ancestors().all(|above| {
-                    self.nodes.get(above).is_none_or(|node| !node.has_xattrs)
-                })
+                && path
+                    .ancestors()
+                    .all(|above| self.nodes.get(above).is_none_or(|node| !node.has_xattrs))
         };
         let drawn = self.pick(rng, plain).filter(|_| rng.u8(..3) > 0);
         drawn.unwrap_or_default()

@@ -35,7 +35,10 @@ fn entries(tar: &[u8]) -> Result<BTreeMap<String, tar::EntryType>, Failure> {
     for entry in archive.entries()? {
         let mut entry = entry?;
         let name = entry.path()?.display().to_string();
-        let name = name.trim_end_matches('/').trim_start_matches("./").to_owned();
+        let name = name
+            .trim_end_matches('/')
+            .trim_start_matches("./")
+            .to_owned();
         let kind = entry.header().entry_type();
         if name.contains(".wh.") {
             let mut content = Vec::new();
@@ -60,7 +63,13 @@ pub(super) fn format(target: &mut Target) -> Outcome {
     chain.grow(target, "child", &changes())?;
     let tar = target.diff("child")?;
     let entries = entries(&tar)?;
-    for name in [".wh.plain", ".wh.pipe", ".wh.empty", "d/.wh.file", "d/.wh.e"] {
+    for name in [
+        ".wh.plain",
+        ".wh.pipe",
+        ".wh.empty",
+        "d/.wh.file",
+        "d/.wh.e",
+    ] {
         same!(
             Some(&tar::EntryType::Regular),
             entries.get(name),
@@ -68,7 +77,8 @@ pub(super) fn format(target: &mut Target) -> Outcome {
             entries.keys()
         );
     }
-    let hidden = entries.contains_key("other/.wh..wh..opq") || entries.contains_key("other/.wh.kept");
+    let hidden =
+        entries.contains_key("other/.wh..wh..opq") || entries.contains_key("other/.wh.kept");
     demand!(
         hidden,
         "nothing in the stream hides `other/kept`: {:?}",

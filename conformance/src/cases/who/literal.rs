@@ -47,7 +47,10 @@ pub(super) fn whiteout_name(target: &mut Target) -> Outcome {
     let made = target.within("child", |path| {
         Ok::<_, Failure>(fs::write(path.join(".wh.plain"), "mine"))
     })?;
-    target.measure("a_file_called_wh_can_be_made", f64::from(u8::from(made.is_ok())))?;
+    target.measure(
+        "a_file_called_wh_can_be_made",
+        f64::from(u8::from(made.is_ok())),
+    )?;
     let child = target.manifest("child")?;
     demand!(
         child.has("plain"),
@@ -172,7 +175,10 @@ pub(super) fn attributes(target: &mut Target) -> Outcome {
     let before = target.within("child", without_marks)?;
     let answers = target.within("child", |path| Ok::<_, Failure>(set_all(path)))?;
     let granted = answers.iter().filter(|(_, answer)| answer.is_ok()).count();
-    target.measure("reserved_attributes_can_be_set", f64::from(u32::try_from(granted)?))?;
+    target.measure(
+        "reserved_attributes_can_be_set",
+        f64::from(u32::try_from(granted)?),
+    )?;
     target.create("grandchild", Some("child"))?;
     for id in ["child", "grandchild"] {
         same!(

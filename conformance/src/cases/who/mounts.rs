@@ -43,7 +43,10 @@ pub(super) fn delete_file(target: &mut Target) -> Outcome {
 pub(super) fn delete_tree(target: &mut Target) -> Outcome {
     let mut chain = chain(target)?;
     chain.grow(target, "child", &[Op::RemoveTree(p("d"))])?;
-    demand!(!target.manifest("child")?.has("d"), "the tree is still there");
+    demand!(
+        !target.manifest("child")?.has("d"),
+        "the tree is still there"
+    );
     chain.grow(target, "grandchild", &[Op::RemoveTree(p("other"))])?;
     chain.check_all(target)
 }

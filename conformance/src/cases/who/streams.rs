@@ -55,7 +55,12 @@ pub(super) fn whiteout(target: &mut Target) -> Outcome {
         .whiteout(".wh.soft")
         .done();
     let (before, after) = put(target, &[tar])?;
-    demand_change(&before, &after[0], &["plain", "d/e", "d/e/deep", "soft"], &[])
+    demand_change(
+        &before,
+        &after[0],
+        &["plain", "d/e", "d/e/deep", "soft"],
+        &[],
+    )
 }
 
 pub(super) fn opaque(target: &mut Target) -> Outcome {
@@ -116,10 +121,17 @@ pub(super) fn missing(target: &mut Target) -> Outcome {
     // Whether a whiteout makes the directory that it stands in is left open.
     seen.0.remove(std::path::Path::new("nowhere"));
     demand_change(&before, &seen, &["plain"], &[])?;
-    let base = TarFile::new().whiteout(".wh.nobody").file("file", b"x").done();
+    let base = TarFile::new()
+        .whiteout(".wh.nobody")
+        .file("file", b"x")
+        .done();
     target.put("alone", None, &base)?;
     let alone = paths(&target.manifest("alone")?);
-    same!(2, alone.len(), "paths of a base layer with a whiteout: {alone:?}");
+    same!(
+        2,
+        alone.len(),
+        "paths of a base layer with a whiteout: {alone:?}"
+    );
     Ok(())
 }
 
