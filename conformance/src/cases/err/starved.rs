@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A process that may not open any more files.
 
-use std::{fs, io};
+use std::{
+    fs::{self, File},
+    io,
+};
 
 use plywood::{
     ErrorKind,
@@ -49,6 +52,20 @@ fn open_files() -> io::Result<Vec<u64>> {
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Opens files until the numbers in use are without gaps: a limit then counts what is left.
+fn plug_gaps() -> io::Result<Vec<File>> {
+    let mut plugs = Vec::new();
+    loop {
+        let used = open_files()?;
+        // The last number is that of the listing itself, or it stands before a gap.
+        let gaps = used.last().map_or(0, |last| last + 1) - u64::try_from(used.len()).unwrap_or(0);
+        if gaps == 0 {
+            return Ok(plugs);
+        }
+        plugs.push(File::open("/dev/null")?);
+    }
 }
 
 /// An operation: what it is called, what does it, and what must not have happened when it fails.
@@ -148,6 +165,7 @@ fn starve(
     operation: &dyn Fn() -> plywood::Result<()>,
     unharmed: &dyn Fn() -> Outcome,
 ) -> Outcome {
+    let plugs = plug_gaps()?;
     let before = open_files()?;
     let used = before.last().map_or(0, |last| last + 1);
     // The listing itself had a file open.
@@ -171,6 +189,7 @@ fn starve(
                 &format!("files_of_{}", name.replace(' ', "_")),
                 f64::from(u32::try_from(more)?),
             )?;
+            drop(plugs);
             return Ok(());
         };
         let text = Failure::from(error).text;
@@ -190,6 +209,7 @@ fn starve(
 
 /// What cannot be looked at is no absent layer.
 fn answers_truly(target: &Target, full: Rlimit) -> Outcome {
+    let plugs = plug_gaps()?;
     let used = open_files()?.last().map_or(0, |last| last + 1);
     let limit = Rlimit {
         current: Some(used.saturating_sub(1)),
@@ -204,6 +224,7 @@ fn answers_truly(target: &Target, full: Rlimit) -> Outcome {
         .then(|| target.driver.list());
     let usage = target.driver.usage(&layer_id("base"));
     setrlimit(Resource::Nofile, full)?;
+    drop(plugs);
     demand!(
         exists.as_ref().map_or_else(
             |error| error.kind() != ErrorKind::LayerUnknown,
