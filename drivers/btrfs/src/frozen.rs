@@ -29,11 +29,13 @@ impl Frozen {
     /// Freezes the layer at `path`.
     pub(crate) fn of(path: &Path, places: &Path) -> Result<Self> {
         match Self::snapshot(path, places) {
+            // An image store's may be on another file system, where nobody changes it.
             Err(error)
-                if matches!(
-                    error.code,
-                    DriverErrorCode::READ_ONLY | DriverErrorCode::NO_SPACE
-                ) =>
+                if error.errno == Some(libc::EXDEV)
+                    || matches!(
+                        error.code,
+                        DriverErrorCode::READ_ONLY | DriverErrorCode::NO_SPACE
+                    ) =>
             {
                 let subvolume = subvolume::open(path)?;
                 rustix::fs::syncfs(&subvolume).at("cannot sync", path)?;

@@ -101,7 +101,7 @@ impl VfsDriver {
                 "the id maps have no entry for the root user",
             )
         })?;
-        let mut place = TempDir::create(&self.home.join(PLACES))?;
+        let mut place = TempDir::create_to_build(&self.home.join(PLACES))?;
         let content = place.addition();
         fs::DirBuilder::new()
             .mode(ROOT_MODE)

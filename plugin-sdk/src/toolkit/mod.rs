@@ -9,6 +9,7 @@ mod places;
 mod private_mount;
 mod remove;
 mod requests;
+mod reserve;
 pub mod temp_dir;
 mod trees;
 mod usage;
@@ -18,6 +19,7 @@ pub use dirs::{create_private_dirs, is_there};
 pub use places::{Held, Places};
 pub use private_mount::{is_mount_point, make_private, refuse_mounted, undo_private};
 pub use remove::{remove_tree, remove_tree_at};
+pub use reserve::Reserve;
 pub use temp_dir::TempDir;
 pub use trees::{
     can_share_blocks, list_layers, make_directories, remove_layer, remove_mount_point,
