@@ -38,6 +38,8 @@ pub(crate) struct BtrfsDriver {
     places: Places,
     /// Whether the file system answers what only the host's root may ask.
     may_search: bool,
+    /// Whether subvolumes can be shown with other ids.
+    may_map_ids: bool,
 }
 
 /// Where a layer is.
@@ -87,6 +89,7 @@ impl BtrfsDriver {
         }
         Ok(Self {
             config,
+            may_map_ids: toolkit::can_map_ids(&subvolumes)?,
             home: request.home,
             run_dir: request.run_dir,
             places: Places::default(),
@@ -330,7 +333,7 @@ impl Driver for BtrfsDriver {
         capabilities.list = true;
         capabilities.read_only_mounts = true;
         capabilities.volatile_mounts = true;
-        capabilities.idmapped_mounts = true;
+        capabilities.idmapped_mounts = self.may_map_ids;
         capabilities.native_changes = self.may_search;
         capabilities.staging = true;
         capabilities.deferred_removal = true;

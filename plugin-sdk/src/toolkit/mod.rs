@@ -22,7 +22,7 @@ pub use remove::{remove_tree, remove_tree_at};
 pub use reserve::Reserve;
 pub use temp_dir::TempDir;
 pub use trees::{
-    can_share_blocks, list_layers, make_directories, remove_layer, remove_mount_point,
+    can_map_ids, can_share_blocks, list_layers, make_directories, remove_layer, remove_mount_point,
     sync_directory, sync_file_system, tree_plan, tree_target,
 };
 pub use usage::tree_usage;
