@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Podman's and buildah's images in our hands and ours in theirs, on both drivers.
+//! Podman's and buildah's images in our hands and ours in theirs, on every driver that works here.
 
 use super::{
-    abuse_support::{DRIVERS, check_store},
+    abuse_support::check_store,
     podman::BUILD,
     support::{Place, can_run, podman_script, same},
 };
 
-const TOOLS: [&str; 6] = [
+const TOOLS: [&str; 7] = [
     "podman",
     "buildah",
     "unshare",
     "bash",
     "busybox",
     "containers-storage",
+    "mkfs.btrfs",
 ];
+const DRIVERS: [&str; 3] = ["overlay", "vfs", "btrfs"];
 const RUN: &str = "$P run --rm --network=none --cgroups=disabled";
 
 /// Podman runs what we load; what it wrote in a container is what we see in the container.
