@@ -2,7 +2,7 @@
 //! Podman's and buildah's images in our hands and ours in theirs, on every driver that works here.
 
 use super::{
-    abuse_support::check_store,
+    abuse_support::{DRIVERS, check_store},
     podman::BUILD,
     support::{Place, can_run, podman_script, same},
 };
@@ -16,7 +16,6 @@ const TOOLS: [&str; 7] = [
     "containers-storage",
     "mkfs.btrfs",
 ];
-const DRIVERS: [&str; 3] = ["overlay", "vfs", "btrfs"];
 const RUN: &str = "$P run --rm --network=none --cgroups=disabled";
 
 /// Podman runs what we load; what it wrote in a container is what we see in the container.
