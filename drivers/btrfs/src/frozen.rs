@@ -49,7 +49,7 @@ impl Frozen {
     }
 
     fn snapshot(path: &Path, places: &Path) -> Result<Self> {
-        let mut place = TempDir::create(places)?;
+        let mut place = TempDir::create_to_build(places)?;
         let frozen = place.addition();
         subvolume::snapshot(path, &frozen, Access::ReadOnly)?;
         match subvolume::open(&frozen) {
@@ -57,9 +57,12 @@ impl Frozen {
                 snapshot: Some((place, frozen)),
                 subvolume,
             }),
-            Err(error) => subvolume::remove(&frozen)
-                .and(place.close())
-                .and(Err(error)),
+            Err(error) => {
+                place.spend_reserve();
+                subvolume::remove(&frozen)
+                    .and(place.close())
+                    .and(Err(error))
+            }
         }
     }
 
