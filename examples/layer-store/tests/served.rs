@@ -106,7 +106,7 @@ fn write_stream(path: &Path) {
         tar.append(&header, content).unwrap();
     };
     add(tar::EntryType::Directory, "d", "", b"");
-    add(tar::EntryType::Regular, "d/file", "", &[b'x'; 300_000]);
+    add(tar::EntryType::Regular, "d/file", "", &vec![b'x'; 300_000]);
     add(tar::EntryType::Link, "d/linked", "d/file", b"");
     add(tar::EntryType::Symlink, "soft", "d/file", b"");
     add(tar::EntryType::Char, "null", "", b"");
