@@ -21,6 +21,7 @@ mod certificate;
 mod cli;
 mod describe;
 mod gates;
+mod interrupt;
 mod leaks;
 mod log;
 mod manifest;
