@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where a layer's changes are, and whether they can be read there.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use plywood_plugin_sdk::{DiffView, IoContext, LayerId, Result, UnpackTarget, WhiteoutForm};
+use plywood_plugin_sdk::{
+    DiffView, DriverError, IoContext, LayerId, Result, UnpackTarget, WhiteoutForm,
+};
 
 use crate::{
     config::Config,
@@ -17,10 +22,7 @@ pub(crate) fn content_dir(place: &Place) -> Result<PathBuf> {
     let diff = place.diff();
     match fs::read_link(&diff) {
         Ok(target) if target.is_absolute() => Ok(target),
-        Ok(target) => {
-            let message = format!("linkpath must be absolute (got: \"{}\")", target.display());
-            Err(corrupt(message, &diff))
-        }
+        Ok(target) => Err(relative(&diff, &target)),
         // Not a link.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
             Ok(diff)
@@ -31,6 +33,12 @@ pub(crate) fn content_dir(place: &Place) -> Result<PathBuf> {
         }
         Err(error) => Err(error).at("cannot read", &diff),
     }
+}
+
+/// The link `diff` leads nowhere that is known.
+pub(crate) fn relative(diff: &Path, target: &Path) -> DriverError {
+    let message = format!("linkpath must be absolute (got: \"{}\")", target.display());
+    corrupt(message, diff)
 }
 
 /// How core unpacks into a layer's directory.

@@ -13,6 +13,7 @@
 //! overlay/<id>/lower           l/<link of the parent>:l/<link of its parent>:...
 //! overlay/<id>/work, merged    for the kernel: its work directory and the place of the mount
 //! overlay/<id>/empty           only in a layer without a parent: what lies below it
+//! overlay/<id>/additionallayer only in a layer whose `diff` leads to an additional layer store
 //! overlay/tempdirs/            what is being made or removed; absent when nothing is
 //! RUNROOT/overlay/<feature>-true, <feature>-false
 //! ```
@@ -35,6 +36,7 @@ mod backing;
 mod config;
 mod diff;
 mod driver;
+mod external;
 mod layout;
 mod link;
 mod merged;

@@ -55,6 +55,7 @@ impl Opened {
         let layout = Layout {
             stores: stores.map(|store| store.join("overlay")).collect(),
             durable: config.sync,
+            timeout: config.layer_stores.timeout,
             home: request.home.clone(),
         };
         if config.mount_program.is_none() && !rustix::process::geteuid().is_root() {
