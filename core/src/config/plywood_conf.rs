@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Error, ErrorKind, IoContext, Result,
     durable::Durability,
-    plugin::{ConfiguredPlugin, PluginOptions},
+    plugin::{ConfiguredPlugin, DriverName, PluginOptions},
 };
 
 /// The values of `plywood.conf`.
@@ -27,6 +27,7 @@ use crate::{
 pub(super) struct Settings {
     pub(super) plugins: PluginOptions,
     pub(super) lock_timeout: Option<Duration>,
+    pub(super) layer_sources: Vec<String>,
     pub(super) durability: Durability,
 }
 
@@ -147,6 +148,19 @@ fn set(
             }
             for item in &items {
                 directories.push(absolute(item).ok_or_else(|| refuse("not an absolute path"))?);
+            }
+            Ok(items.join(", "))
+        }
+        ["layer_sources"] => {
+            let (items, append) = document.list(entry)?;
+            if !append {
+                settings.layer_sources.clear();
+            }
+            for item in &items {
+                let name: DriverName = item
+                    .parse()
+                    .map_err(|_| refuse("not the name of a plugin"))?;
+                settings.layer_sources.push(name.as_str().to_owned());
             }
             Ok(items.join(", "))
         }

@@ -357,6 +357,7 @@ impl Resolver<'_> {
         let own = plywood_conf::load(self.env, &mut self.explained)?;
         let mut options = self.options;
         options.lock_timeout = own.lock_timeout;
+        options.layer_sources = own.layer_sources;
         options.durability = own.durability;
         options.plugins = own.plugins;
         let first = overrides.plugin_dirs.iter().cloned();

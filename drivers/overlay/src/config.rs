@@ -65,10 +65,10 @@ pub(crate) fn invalid(message: impl Into<String>, option: &str) -> DriverError {
 }
 
 impl Config {
-    /// Reads `options`, later ones over earlier ones; those of the drivers in `known` are skipped.
-    pub(crate) fn parse(options: &[String], known: &[String]) -> Result<Self> {
+    /// Reads the options of the driver called `name` in `options`, later ones over earlier ones; those of the drivers in `known` are skipped.
+    pub(crate) fn parse(name: &str, options: &[String], known: &[String]) -> Result<Self> {
         let mut config = Self::default();
-        for option in options::own(options, &["overlay", "overlay2"], known)? {
+        for option in options::own(options, &[name, "overlay", "overlay2"], known)? {
             if !config.set(&option)? {
                 let key = option.given_key;
                 return Err(

@@ -12,6 +12,7 @@ use plywood_plugin_sdk::{
 
 use crate::{
     config::Config,
+    external,
     layout::{Layout, Place, absent, corrupt},
 };
 
@@ -71,6 +72,7 @@ impl Layout {
         for lower in place.read_chain()?.unwrap_or_default().0 {
             let below = self.below(&lower)?;
             let home = self.home.clone();
+            external::reach(&below.dir.join("diff"), self.timeout)?;
             let place = Place {
                 dir: below.dir,
                 home,
@@ -84,6 +86,7 @@ impl Layout {
 
     /// Directories in which the files of the layer's own tar are found.
     pub(crate) fn content_roots(&self, place: &Place) -> Result<Vec<PathBuf>> {
+        external::reach(&place.diff(), self.timeout)?;
         let mut roots = vec![content_dir(place)?];
         roots.extend(self.lower_contents(place)?);
         Ok(roots)
@@ -113,6 +116,7 @@ impl Layout {
         if !self.is_parent(place, parent)? || !Self::further_diffs(&place.dir).is_empty() {
             return Ok(DiffView::Mounted);
         }
+        external::reach(&place.diff(), self.timeout)?;
         Ok(DiffView::Upper {
             upper: content_dir(place)?,
             lowers: self.lower_contents(place)?,

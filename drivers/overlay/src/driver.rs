@@ -41,9 +41,9 @@ struct Plan {
 }
 
 impl OverlayDriver {
-    pub(crate) fn open(request: OpenRequest) -> Result<Self> {
+    pub(crate) fn open(name: &str, request: OpenRequest) -> Result<Self> {
         Ok(Self {
-            store: Opened::new(&request)?,
+            store: Opened::new(name, &request)?,
             id_maps: request.id_maps,
             rootless: request.rootless,
             places: Places::default(),
@@ -420,12 +420,19 @@ impl Driver for OverlayDriver {
         if RESERVED.contains(&id.as_str()) {
             return Ok(None);
         }
-        let held = self.store.layout.trash(&self.own(id), self.host.as_ref())?;
+        let held = self.store.layout.trash(&self.own(id))?;
         Ok(held.map(|held| self.places.hold(held)))
     }
 
     fn reap(&self, token: &str) -> Result<()> {
-        self.places.discard(token)
+        let content = self.places.content(token).ok();
+        let directory = content.and_then(|dir| external::directory_of(&dir).ok().flatten());
+        self.places.discard(token)?;
+        // Here no lock is held, so that nobody waits for a store that does not answer.
+        if let Some(directory) = directory {
+            external::release(&directory, self.store.layout.timeout, self.host.as_ref());
+        }
+        Ok(())
     }
 
     fn recover(&self) -> Result<Vec<String>> {

@@ -55,12 +55,26 @@ use plywood_plugin_sdk::{Driver, OpenRequest, Plugin, Result};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Overlay;
 
+impl Overlay {
+    /// Opens the driver for one that is called `name` and embeds this one.
+    ///
+    /// # Behavior
+    /// - Options may have that name before their key, and image stores have a directory of that
+    ///   name.
+    ///
+    /// # Errors
+    /// As [`Plugin::open`].
+    pub fn open_as(name: &str, request: OpenRequest) -> Result<Box<dyn Driver>> {
+        Ok(Box::new(driver::OverlayDriver::open(name, request)?))
+    }
+}
+
 impl Plugin for Overlay {
     const NAME: &'static str = "overlay";
     const VENDOR: &'static str = "Plywood";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn open(request: OpenRequest) -> Result<Box<dyn Driver>> {
-        Ok(Box::new(driver::OverlayDriver::open(request)?))
+        Self::open_as(Self::NAME, request)
     }
 }

@@ -5,12 +5,11 @@
 use std::{fs, path::Path};
 
 use plywood_plugin_sdk::{
-    DriverError, DriverErrorCode, Host, IoContext, LayerId, Result,
+    DriverError, DriverErrorCode, IoContext, LayerId, Result,
     toolkit::{self, Held, TempDir, temp_dir},
 };
 
 use crate::{
-    external,
     layout::{Attributes, Layout, Place, absent, sync_dir},
     link::{Chain, LinkId},
 };
@@ -115,7 +114,7 @@ impl Layout {
     }
 
     /// Moves a layer out of the way; `None` when there is none.
-    pub(crate) fn trash(&self, place: &Place, host: &dyn Host) -> Result<Option<Held>> {
+    pub(crate) fn trash(&self, place: &Place) -> Result<Option<Held>> {
         if !toolkit::is_there(&place.dir)? {
             return Ok(None);
         }
@@ -138,7 +137,6 @@ impl Layout {
             .map(|link| trash.take(link))
             .transpose()?
             .flatten();
-        let additional = external::directory_of(&place.dir).ok().flatten();
         let moved = trash.take(&place.dir).or_else(|error| {
             if let (Some(taken), Some(link)) = (taken, link) {
                 fs::rename(&taken, &link).at("cannot put back", &link)?;
@@ -147,9 +145,6 @@ impl Layout {
         })?;
         if self.durable {
             sync_dir(&self.home)?;
-        }
-        if let Some(layer) = additional {
-            external::release(&layer, self.timeout, host);
         }
         match moved {
             Some(content) => Ok(Some(Held {

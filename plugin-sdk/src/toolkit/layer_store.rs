@@ -221,6 +221,30 @@ impl Default for StoresConfig {
 }
 
 impl StoresConfig {
+    /// What `options` say, whichever driver's name stands before a key; others are skipped.
+    ///
+    /// # Errors
+    /// As [`StoresConfig::take`].
+    pub fn read(options: &[String], driver: &str) -> Result<Self> {
+        let mut config = Self::default();
+        for text in options {
+            let Some((given_key, value)) = text.split_once('=') else {
+                continue;
+            };
+            let (given_key, value) = (given_key.trim(), value.trim());
+            let key = given_key.to_ascii_lowercase();
+            let key = key.rsplit('.').next().unwrap_or_default().to_owned();
+            let option = DriverOption {
+                key,
+                given_key,
+                value,
+                text,
+            };
+            config.take(&option, driver)?;
+        }
+        Ok(config)
+    }
+
     /// Takes `additionallayerstore` and `additionallayerstore_timeout`; `false` for other options.
     ///
     /// # Errors

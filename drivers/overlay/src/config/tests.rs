@@ -4,7 +4,7 @@ use super::*;
 fn parse(options: &[&str]) -> Result<Config> {
     let options: Vec<String> = options.iter().map(|&text| text.to_owned()).collect();
     let known = ["overlay", "overlay2", "btrfs", "zfs", "vfs"].map(str::to_owned);
-    Config::parse(&options, &known)
+    Config::parse("overlay", &options, &known)
 }
 
 #[test]
