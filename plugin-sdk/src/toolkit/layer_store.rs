@@ -86,6 +86,10 @@ impl LayerDirectory {
     pub fn is_complete(&self) -> Result<bool> {
         let path = self.path.clone();
         within(self.timeout, "cannot look for", &self.path, move |pulse| {
+            if rustix::fs::statfs(&path).is_err() {
+                return Ok(false);
+            }
+            pulse.beat()?;
             for part in ["diff", "info", "blob"] {
                 if fs::metadata(path.join(part)).is_err() {
                     return Ok(false);
@@ -106,6 +110,8 @@ impl LayerDirectory {
         let remedy = "start the additional layer store, or delete the layer and pull it again";
         let looked = within(self.timeout, "cannot reach", &self.diff(), move |_| {
             let found = fs::metadata(&diff).at("cannot reach", &diff)?;
+            // What the kernel knows already says nothing about the store; this it never knows.
+            rustix::fs::statfs(&diff).at("cannot reach", &diff)?;
             if found.is_dir() {
                 return Ok(());
             }
