@@ -99,7 +99,19 @@ impl Store {
         Ok(sources)
     }
 
-    /// The names of the layer sources that are asked, in order.
+    /// Adds a source that the program made itself, which is asked after all others.
+    ///
+    /// # Errors
+    /// As [`Store::layer_sources`].
+    pub fn add_layer_source(&self, source: SourceHandle) -> Result<()> {
+        let mut sources = self.layer_sources()?;
+        sources.push(source);
+        let mut opened = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        *opened = Some(sources);
+        Ok(())
+    }
+
+    /// The names of the layer sources that the options ask for, in order.
     pub fn layer_source_names(&self) -> Vec<String> {
         let options = &self.options;
         if !options.layer_sources.is_empty() {
