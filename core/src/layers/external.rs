@@ -249,7 +249,8 @@ impl Stream {
         out: &mut (dyn Write + Send),
     ) -> Result<u64> {
         let directory = LayerDirectory::new(&self.directory, self.timeout);
-        note_use(&directory);
+        // A store that does not answer now would not give its stream either.
+        directory.notify_use()?;
         let written = self.convert(&directory.blob(), compression, out);
         note_release(&directory);
         written
@@ -376,12 +377,6 @@ fn gone(error: DriverError, blob: &Path) -> Error {
             "start the layer source that serves `{}`, or delete the layer and pull it again",
             blob.display()
         )),
-    }
-}
-
-fn note_use(directory: &LayerDirectory) {
-    if let Err(error) = directory.notify_use() {
-        tracing::warn!("a layer source was not told of a use: {error}");
     }
 }
 
