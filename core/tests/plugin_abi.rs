@@ -117,7 +117,7 @@ const SILENT: &[Edit] = &[(
     "(construct::<P>, CheckTypeLayout::No)",
 )];
 
-/// What makes the plugin of the first ABI a member of a variant's workspace.
+/// What makes the plugins of earlier ABIs members of a variant's workspace.
 const FIRST: &[(&str, &str)] = &[
     ("\n[workspace]\n", ""),
     (
@@ -132,10 +132,22 @@ const FIRST: &[(&str, &str)] = &[
         "plywood-plugin-sdk = \"1.0\"",
         "plywood-plugin-sdk = { path = \"../sdk-VARIANT\" }",
     ),
+    (
+        "name = \"second-abi-plugin\"",
+        "name = \"second-abi-plugin-VARIANT\"",
+    ),
+    (
+        "name = \"plywood_driver_second\"",
+        "name = \"abi_fixture_second_VARIANT\"",
+    ),
+    (
+        "plywood-plugin-sdk = \"1.1\"",
+        "plywood-plugin-sdk = { path = \"../sdk-VARIANT\" }",
+    ),
 ];
 
 /// Builds `packages` of `fixtures/abi` with an edited SDK.
-fn build(variant: &str, edits: &[Edit], packages: &[&str]) {
+pub(crate) fn build(variant: &str, edits: &[Edit], packages: &[&str]) {
     cargo_build(&prepare(variant, edits, packages), &[]);
 }
 
@@ -152,6 +164,7 @@ fn prepare(variant: &str, edits: &[Edit], packages: &[&str]) -> PathBuf {
     for package in packages {
         let source = match *package {
             "first" => workspace().join("plugin-sdk/tests/first-abi"),
+            "second" => workspace().join("plugin-sdk/tests/abi-1-1"),
             _ => workspace().join("core/tests/fixtures/abi").join(package),
         };
         for file in ["Cargo.toml", "src/main.rs", "src/lib.rs"] {
@@ -216,7 +229,7 @@ pub(crate) fn plugin(variant: &str) -> PathBuf {
 
 pub(crate) fn next() {
     static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| build("next", NEXT, &["plugin", "host", "first"]));
+    BUILT.get_or_init(|| build("next", NEXT, &["plugin", "host", "first", "second"]));
 }
 
 fn refusal(variant: &str) -> String {

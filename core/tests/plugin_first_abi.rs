@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The plugin as a vendor built it with version 1.0 of the SDK.
-fn first() -> PathBuf {
+pub(crate) fn first() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| build_first().unwrap_or_else(|error| panic!("{error}")));
     artifacts().join("libplywood_driver_first.so")

@@ -192,6 +192,8 @@ pub trait Driver: Send + Sync {
     /// - A reference is a use of its own: the driver says so to the source, and says when the layer
     ///   is removed, by [`LayerDirectory`](crate::toolkit::layer_store::LayerDirectory).
     /// - A source that does not answer is a [`TIMEOUT`](crate::DriverErrorCode::TIMEOUT).
+    /// - The options of additional layer stores are for every driver; one with this capability takes
+    ///   them with [`StoresConfig`](crate::toolkit::layer_store::StoresConfig).
     fn create_external(&self, request: &CreateRequest, external: &ExternalDirectory) -> Result<()> {
         let _ = (request, external);
         Err(DriverError::not_supported("external_directory"))

@@ -22,8 +22,9 @@ pub trait SourcePlugin: Send + Sync + 'static {
     /// Opens the source for a store.
     ///
     /// # Behavior
-    /// - `request.home` and `request.run_dir` are the source's own directories in the store; it
-    ///   makes them if it needs them. `request.options` are those of all drivers and sources.
+    /// - `request.home` and `request.run_dir` are one directory of the source's own in the store's run
+    ///   root, which it makes if it needs it: in the graph root a directory means a driver.
+    /// - `request.options` are those of all drivers and sources.
     /// - It answers within its time-out, whatever state what it draws from is in.
     ///
     /// # Errors

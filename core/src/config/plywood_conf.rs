@@ -28,6 +28,7 @@ pub(super) struct Settings {
     pub(super) plugins: PluginOptions,
     pub(super) lock_timeout: Option<Duration>,
     pub(super) layer_sources: Vec<String>,
+    pub(super) layer_source_timeout: Option<Duration>,
     pub(super) durability: Durability,
 }
 
@@ -163,6 +164,13 @@ fn set(
                 settings.layer_sources.push(name.as_str().to_owned());
             }
             Ok(items.join(", "))
+        }
+        ["layer_source_timeout"] => {
+            let text = document.text(entry)?;
+            let wanted = duration(&text).filter(|time| (1..=86_400).contains(&time.as_secs()));
+            let wanted = wanted.ok_or_else(|| refuse("not a duration from `1s` to `1440m`"))?;
+            settings.layer_source_timeout = Some(wanted);
+            Ok(text)
         }
         ["lock_timeout"] => {
             let text = document.text(entry)?;
