@@ -34,9 +34,13 @@ use crate::{
 
 #[cfg(feature = "embedded-drivers")]
 mod embedded {
+    use plywood_driver_additional_layer_store::AdditionalLayerStore;
+
+    plywood_plugin_sdk::embed_driver!(AdditionalLayerStore);
     plywood_plugin_sdk::embed_driver!(plywood_driver_btrfs::Btrfs);
     plywood_plugin_sdk::embed_driver!(plywood_driver_overlay::Overlay);
     plywood_plugin_sdk::embed_driver!(plywood_driver_vfs::Vfs);
+    plywood_plugin_sdk::embed_layer_source!(AdditionalLayerStore);
 }
 
 /// What a shell shows for a program that SIGPIPE ended.

@@ -78,7 +78,14 @@ gates! {
         Ok(())
     });
     image_stores "image-store" None;
-    external_directory "als" None;
+    external_directory "als" Some(|target| {
+        let external = sdk::ExternalDirectory::new("/", "/", std::time::Duration::from_secs(1));
+        let request = request("gate-external");
+        let driver = target.driver.unguarded();
+        refuses("create_external", || driver.create_external(&request, &external))?;
+        demand!(!target.driver.exists(&request.id)?, "the refused `create_external` made a layer");
+        Ok(())
+    });
     cheap_usage "usage" None;
     directory_rename "tree" None;
     stable_inodes "tree" None;

@@ -87,6 +87,8 @@ pub enum ErrorKind {
     Busy,
     /// The caller asked to stop.
     Cancelled,
+    /// It took longer than allowed.
+    TimedOut,
     /// Any other input or output failure.
     Io,
 }
@@ -229,6 +231,7 @@ impl From<DriverError> for Error {
             DriverErrorCode::PERMISSION => ErrorKind::Permission,
             DriverErrorCode::CORRUPT => ErrorKind::Corrupt,
             DriverErrorCode::PANICKED => ErrorKind::DriverPoisoned,
+            DriverErrorCode::TIMEOUT => ErrorKind::TimedOut,
             _ => ErrorKind::Driver,
         };
         let mut this = Self::new(kind, error.message.clone());

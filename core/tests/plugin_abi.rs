@@ -19,13 +19,13 @@ use crate::support::plugins::{Place, artifacts, cargo, cargo_build, minimal, wor
 /// A text in a file of the SDK, and what comes in its place.
 type Edit = (&'static str, &'static str, &'static str);
 
-/// ABI 1.1: a method more in each table and a field more in the module.
+/// ABI 1.2: a method more in each table and a field more in the module.
 const NEXT: &[Edit] = &[
-    ("Cargo.toml", "version = \"1.0.0\"", "version = \"1.1.0\""),
+    ("Cargo.toml", "version = \"1.1.0\"", "version = \"1.2.0\""),
     (
         "src/driver.rs",
         "    /// Undoes what opening did",
-        "    /// A method of version 1.1.
+        "    /// A method of version 1.2.
     fn colour(&self) -> Result<String> {
         Err(DriverError::not_supported(\"colour\"))
     }
@@ -34,25 +34,35 @@ const NEXT: &[Edit] = &[
     ),
     (
         "src/abi/vtable.rs",
-        "    // ABI 1.1 and later append here.\n",
-        "    /// A field of version 1.1.\n    pub licence: RStr<'static>,\n",
+        "    // ABI 1.2 and later append here.\n",
+        "    /// A field of version 1.2.\n    pub licence: RStr<'static>,\n",
     ),
     (
         "src/abi/vtable.rs",
-        "    // ABI 1.1 and later append here, each with a default body.\n",
+        "    // ABI 1.2 and later append here, each with a default body.\n",
         "    fn limit(&self) -> u64 {\n        0\n    }\n",
     ),
     (
         "src/abi/vtable.rs",
-        "    // ABI 1.1 and later append here, each with a default body that answers NOT_SUPPORTED.\n",
+        "    // ABI 1.2 and later append here, each with a default body that answers NOT_SUPPORTED.\n",
         "    fn colour(&self) -> AbiResult<RString> {
         AbiResult::RErr(crate::DriverError::not_supported(\"colour\").into())
     }\n",
     ),
     (
         "src/abi/export.rs",
-        "        open: open::<P>,\n",
-        "        open: open::<P>,\n        licence: \"a licence\".into(),\n",
+        "        kinds: Kinds::DRIVER,\n",
+        "        kinds: Kinds::DRIVER,\n        licence: \"a licence\".into(),\n",
+    ),
+    (
+        "src/abi/export.rs",
+        "        kinds: Kinds::LAYER_SOURCE,\n",
+        "        kinds: Kinds::LAYER_SOURCE,\n        licence: \"a licence\".into(),\n",
+    ),
+    (
+        "src/abi/export.rs",
+        "        kinds: Kinds::DRIVER | Kinds::LAYER_SOURCE,\n",
+        "        kinds: Kinds::DRIVER | Kinds::LAYER_SOURCE,\n        licence: \"a licence\".into(),\n",
     ),
     (
         "src/abi/export.rs",
@@ -75,7 +85,7 @@ const NEXT: &[Edit] = &[
     (
         "src/abi/host.rs",
         "    /// Who ships it.\n    pub fn vendor",
-        "    /// A field of version 1.1.
+        "    /// A field of version 1.2.
     pub fn licence(&self) -> Option<&'static str> {
         self.module.licence().map(|licence| licence.as_str())
     }
@@ -84,14 +94,14 @@ const NEXT: &[Edit] = &[
     ),
 ];
 
-/// The method of version 1.1 in the driver.
+/// The method of version 1.2 in the driver.
 const COLOUR: &str = "    fn colour(&self) -> Result<String> {
         Ok(\"green\".into())
     }
 ";
 
 /// The next major version.
-const MAJOR: &[Edit] = &[("Cargo.toml", "version = \"1.0.0\"", "version = \"2.0.0\"")];
+const MAJOR: &[Edit] = &[("Cargo.toml", "version = \"1.1.0\"", "version = \"2.0.0\"")];
 
 /// The same version with another layout.
 const CHANGED: &[Edit] = &[(
@@ -107,7 +117,7 @@ const SILENT: &[Edit] = &[(
     "(construct::<P>, CheckTypeLayout::No)",
 )];
 
-/// What makes the plugin of the first ABI a member of a variant's workspace.
+/// What makes the plugins of earlier ABIs members of a variant's workspace.
 const FIRST: &[(&str, &str)] = &[
     ("\n[workspace]\n", ""),
     (
@@ -120,6 +130,18 @@ const FIRST: &[(&str, &str)] = &[
     ),
     (
         "plywood-plugin-sdk = \"1.0\"",
+        "plywood-plugin-sdk = { path = \"../sdk-VARIANT\" }",
+    ),
+    (
+        "name = \"second-abi-plugin\"",
+        "name = \"second-abi-plugin-VARIANT\"",
+    ),
+    (
+        "name = \"plywood_driver_second\"",
+        "name = \"abi_fixture_second_VARIANT\"",
+    ),
+    (
+        "plywood-plugin-sdk = \"1.1\"",
         "plywood-plugin-sdk = { path = \"../sdk-VARIANT\" }",
     ),
 ];
@@ -142,6 +164,7 @@ fn prepare(variant: &str, edits: &[Edit], packages: &[&str]) -> PathBuf {
     for package in packages {
         let source = match *package {
             "first" => workspace().join("plugin-sdk/tests/first-abi"),
+            "second" => workspace().join("plugin-sdk/tests/abi-1-1"),
             _ => workspace().join("core/tests/fixtures/abi").join(package),
         };
         for file in ["Cargo.toml", "src/main.rs", "src/lib.rs"] {
@@ -206,7 +229,7 @@ pub(crate) fn plugin(variant: &str) -> PathBuf {
 
 pub(crate) fn next() {
     static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| build("next", NEXT, &["plugin", "host", "first"]));
+    BUILT.get_or_init(|| build("next", NEXT, &["plugin", "host", "first", "second"]));
 }
 
 fn refusal(variant: &str) -> String {
@@ -218,7 +241,7 @@ fn refusal(variant: &str) -> String {
     refusal.to_string().strip_prefix(&start).unwrap().to_owned()
 }
 
-/// What the program of ABI 1.1 says about a plugin: licence, existence of a layer, colour.
+/// What the program of ABI 1.2 says about a plugin: licence, existence of a layer, colour.
 pub(crate) fn in_newer_program(plugin: &Path) -> String {
     next();
     let place = Place::new();
@@ -244,7 +267,7 @@ fn a_newer_plugin_works_in_this_program() {
     assert!(driver.exists(&id).unwrap());
     assert_eq!(
         driver.status().unwrap(),
-        [("SDK".to_owned(), "1.1".to_owned())]
+        [("SDK".to_owned(), "1.2".to_owned())]
     );
 }
 
@@ -252,7 +275,7 @@ fn a_newer_plugin_works_in_this_program() {
 fn a_plugin_of_this_version_works_in_a_newer_program() {
     assert_eq!(
         in_newer_program(&minimal()),
-        "1.0 minimal licence=None exists=true colour=not-supported\n"
+        "1.1 minimal licence=None exists=true colour=not-supported\n"
     );
 }
 
@@ -261,14 +284,14 @@ fn the_newer_program_uses_what_only_newer_plugins_have() {
     next();
     assert_eq!(
         in_newer_program(&plugin("next")),
-        "1.1 variant licence=Some(\"a licence\") exists=true colour=green\n"
+        "1.2 variant licence=Some(\"a licence\") exists=true colour=green\n"
     );
 }
 
 #[test]
 fn another_major_version_is_refused() {
     build("major", MAJOR, &["plugin"]);
-    let expected = "it speaks plugin ABI 2.0, and this program speaks 1.0";
+    let expected = "it speaks plugin ABI 2.0, and this program speaks 1.1";
     assert_eq!(refusal("major"), expected);
 }
 
@@ -276,7 +299,7 @@ fn another_major_version_is_refused() {
 fn other_types_under_the_same_version_are_refused() {
     build("changed", CHANGED, &["plugin"]);
     let refusal = refusal("changed");
-    let start = "its types differ from those of plugin ABI 1.0: ";
+    let start = "its types differ from those of plugin ABI 1.1: ";
     assert!(refusal.starts_with(start), "{refusal}");
     assert!(refusal.len() < 200, "{refusal}");
 }

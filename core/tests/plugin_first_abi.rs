@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The promise of the plugin ABI, with the plugin that was written for its first version.
 //!
-//! Its sources (`plugin-sdk/tests/first-abi`) are never edited. While the SDK of this tree is of
-//! version 1.0, it is what the plugin is built with; from 1.1 on it is the published 1.0.0, so that
-//! the file which is loaded is one that a vendor built back then.
+//! Its sources (`plugin-sdk/tests/first-abi`) are never edited, and neither is the SDK 1.0.0 beside
+//! them, as cargo packed it: with that one the plugin is built, so that the file which is loaded is
+//! one that a vendor built back then.
 
 use std::{
     fs,
@@ -17,48 +17,46 @@ use plywood::{
     plugin::DriverHandle,
     sdk::{
         Capabilities, ChangeKind, CreateRequest, DiffView, LayerId, LayerKind, MountPlan,
-        MountRequest, MountStep, Removed, WhiteoutForm, abi::VERSION,
+        MountRequest, MountStep, Removed, WhiteoutForm,
     },
 };
 
 use crate::{
-    plugin_abi::{build, in_newer_program, next, plugin},
+    plugin_abi::{in_newer_program, next, plugin},
     support::plugins::{Place, artifacts, cargo, registry_of, workspace},
 };
 
 /// The plugin as a vendor built it with version 1.0 of the SDK.
-fn first() -> PathBuf {
+pub(crate) fn first() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
-    if VERSION.minor == 0 {
-        BUILT.get_or_init(|| build("now", &[], &["first"]));
-        return plugin("first_now");
-    }
-    BUILT.get_or_init(|| published().unwrap_or_else(|error| panic!("{error}")));
+    BUILT.get_or_init(|| build_first().unwrap_or_else(|error| panic!("{error}")));
     artifacts().join("libplywood_driver_first.so")
 }
 
-/// Builds it with the SDK that cargo gets from where it was published.
-fn published() -> Result<(), String> {
+/// Builds it with the SDK that was packed as 1.0.0, and with this workspace's versions of what the
+/// SDK needs.
+fn build_first() -> Result<(), String> {
+    const PACKED: &str = "plywood-plugin-sdk-1.0.0";
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("abi/published");
     let source = workspace().join("plugin-sdk/tests/first-abi");
-    fs::create_dir_all(root.join("src")).unwrap();
-    fs::copy(source.join("src/lib.rs"), root.join("src/lib.rs")).unwrap();
-    let manifest = fs::read_to_string(source.join("Cargo.toml")).unwrap();
-    let manifest = manifest.replace(
-        "plywood-plugin-sdk = \"1.0\"",
-        "plywood-plugin-sdk = \"=1.0.0\"",
-    );
-    fs::write(root.join("Cargo.toml"), manifest).unwrap();
-    // The only test that may use the network, and only when the package is not there yet.
-    let fetched = Command::new(env!("CARGO"))
+    fs::create_dir_all(root.join("first/src")).unwrap();
+    let unpacked = Command::new("tar")
+        .arg("xzf")
+        .arg(source.join(format!("{PACKED}.crate")))
         .current_dir(&root)
-        .arg("fetch")
-        .output();
-    let fetched = fetched.map_err(|error| error.to_string())?;
-    if !fetched.status.success() {
-        return Err(String::from_utf8_lossy(&fetched.stderr).into_owned());
-    }
-    cargo(&root, "build", &[])
+        .status();
+    assert!(unpacked.unwrap().success(), "the packed SDK is unpacked");
+    fs::copy(source.join("src/lib.rs"), root.join("first/src/lib.rs")).unwrap();
+    let manifest = fs::read_to_string(source.join("Cargo.toml")).unwrap();
+    let manifest = manifest.replace("\n[workspace]\n", "").replace(
+        "plywood-plugin-sdk = \"1.0\"",
+        &format!("plywood-plugin-sdk = {{ path = \"../{PACKED}\" }}"),
+    );
+    fs::write(root.join("first/Cargo.toml"), manifest).unwrap();
+    let members = format!("[workspace]\nresolver = \"3\"\nmembers = [\"first\", \"{PACKED}\"]\n");
+    fs::write(root.join("Cargo.toml"), members).unwrap();
+    fs::copy(workspace().join("Cargo.lock"), root.join("Cargo.lock")).unwrap();
+    cargo(&root, "build", &["-p", "first-abi-plugin"])
 }
 
 fn id(text: &str) -> LayerId {

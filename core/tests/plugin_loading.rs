@@ -397,7 +397,7 @@ fn a_probe_tells_what_a_plugin_is() {
     assert_eq!(report.name.as_deref(), Some("faulty"));
     assert_eq!(report.vendor.as_deref(), Some("Plywood tests"));
     assert_eq!(report.version.as_deref(), Some("0.1.0"));
-    assert_eq!(report.abi.as_deref(), Some("1.0"));
+    assert_eq!(report.abi.as_deref(), Some("1.1"));
     let digest = plywood::Digest::sha256(&fs::read(&path).unwrap());
     assert_eq!(report.sha256.as_deref(), Some(digest.hex()));
     assert_eq!(report.path, Some(path));

@@ -26,6 +26,8 @@ mod plugin_abi;
 mod plugin_first_abi;
 mod plugin_loading;
 mod plugin_panics;
+mod plugin_sources;
+mod stores_additional;
 mod stores_containers;
 mod stores_delete;
 mod stores_images;

@@ -47,7 +47,8 @@ pub struct Capabilities {
     pub template: bool,
     /// Layers of read-only image stores can be parents.
     pub image_stores: bool,
-    /// A layer's content can live in a directory that a layer source gives.
+    /// A layer's content can live in a directory that a layer source gives:
+    /// [`Driver::create_external`](crate::Driver::create_external).
     pub external_directory: bool,
     /// [`Driver::usage`](crate::Driver::usage) answers without walking the layer.
     pub cheap_usage: bool,

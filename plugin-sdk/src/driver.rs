@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
-    Capabilities, CreateRequest, DiffView, DriverError, LayerId, MountPlan, MountRequest,
-    NativeChange, OpenRequest, Removed, Result, Staged, UnpackTarget, Usage,
+    Capabilities, CreateRequest, DiffView, DriverError, ExternalDirectory, LayerId, MountPlan,
+    MountRequest, NativeChange, OpenRequest, Removed, Result, Staged, UnpackTarget, Usage,
 };
 
 /// What a plugin is called and how it is opened; implemented by a unit type and exported with
@@ -181,6 +181,29 @@ pub trait Driver: Send + Sync {
     /// Homes of read-only image stores that the options name (capability `image_stores`).
     fn image_stores(&self) -> Vec<PathBuf> {
         Vec::new()
+    }
+
+    /// Makes a layer whose content is in a directory that a layer source gives (capability
+    /// `external_directory`); since ABI 1.1.
+    ///
+    /// # Behavior
+    /// - As [`Driver::create`]. The driver keeps a reference to the directory, or copies what is in
+    ///   it, with whiteouts in overlay's form applied.
+    /// - A reference is a use of its own: the driver says so to the source, and says when the layer
+    ///   is removed, by [`LayerDirectory`](crate::toolkit::layer_store::LayerDirectory).
+    /// - A source that does not answer is a [`TIMEOUT`](crate::DriverErrorCode::TIMEOUT).
+    /// - The options of additional layer stores are for every driver; one with this capability takes
+    ///   them with [`StoresConfig`](crate::toolkit::layer_store::StoresConfig).
+    fn create_external(&self, request: &CreateRequest, external: &ExternalDirectory) -> Result<()> {
+        let _ = (request, external);
+        Err(DriverError::not_supported("external_directory"))
+    }
+
+    /// The directory in a layer source that the layer refers to; `None` when its content is the
+    /// driver's own (capability `external_directory`); since ABI 1.1.
+    fn external_layer(&self, id: &LayerId) -> Result<Option<PathBuf>> {
+        let _ = id;
+        Ok(None)
     }
 
     /// Undoes what opening did to the system (mounts of the home), before the store shuts down.

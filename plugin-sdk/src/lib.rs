@@ -132,6 +132,7 @@ mod driver;
 mod error;
 mod id;
 mod log;
+mod source;
 pub mod sys;
 pub mod toolkit;
 mod types;
@@ -141,6 +142,9 @@ pub use driver::{Driver, Plugin};
 pub use error::{DriverError, DriverErrorCode, IoContext, Result};
 pub use id::{InvalidId, LayerId, MAX_ID_LENGTH};
 pub use log::Log;
+pub use source::{
+    EmbeddedSource, ExternalDirectory, LayerQuery, LayerSource, SourceLayer, SourcePlugin,
+};
 pub use types::*;
 
 #[doc(hidden)]

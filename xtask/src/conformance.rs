@@ -41,6 +41,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("overlay", &["loop:ext4", "loop:xfs", "loop:btrfs", "tmpfs"]),
     ("vfs", &["loop:ext4", "loop:xfs", "loop:btrfs", "tmpfs"]),
     ("btrfs", &["loop:btrfs"]),
+    ("additional-layer-store", &["loop:ext4", "tmpfs"]),
 ];
 
 /// Runs the suite's test of itself, then the suite over every driver.
@@ -71,7 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             let program = if form == "plugin" { &suite } else { &linked };
             let mut command = run::command(program, ["run"]);
             if form == "plugin" {
-                let file = format!("libplywood_driver_{driver}.so");
+                let file = format!("libplywood_driver_{}.so", driver.replace('-', "_"));
                 command.arg(run::built(run::Profile::Dev, &file));
             } else {
                 command.args(["--embedded", driver]);
@@ -95,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 failed += 1;
                 print!("{text}");
             }
-            lines.push(format!("{driver:<10}{form:<8}{seconds:>4} s  {result}"));
+            lines.push(format!("{driver:<24}{form:<8}{seconds:>4} s  {result}"));
         }
     }
     println!("{}", lines.join("\n"));

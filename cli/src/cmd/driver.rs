@@ -87,6 +87,7 @@ pub(crate) fn list(run: &mut Run<'_>) -> Outcome {
         };
         vec![
             row.name,
+            row.report.kind.unwrap_or_default(),
             row.report.version.unwrap_or_default(),
             row.report.abi.unwrap_or_default(),
             row.origin,
@@ -94,7 +95,9 @@ pub(crate) fn list(run: &mut Run<'_>) -> Outcome {
             state,
         ]
     });
-    let heads = ["NAME", "VERSION", "ABI", "WHERE", "FOUND BY", "STATE"];
+    let heads = [
+        "NAME", "KIND", "VERSION", "ABI", "WHERE", "FOUND BY", "STATE",
+    ];
     run.out.text(&human_table(&heads, lines))?;
     Ok(0)
 }
@@ -114,13 +117,27 @@ pub(crate) fn inspect(run: &mut Run<'_>) -> Outcome {
     let registry = registry(&options);
     let name = run.arg(0);
     let row = row(&registry.find(&name)?, &program()?);
-    let driver = registry.open(&name, open_request(&registry, &options, &name))?;
-    let inspected = Inspected {
+    let kinds = row.report.kind.clone().unwrap_or_default();
+    let is = |kind: &str| kinds.split(", ").any(|known| known == kind);
+    let mut inspected = Inspected {
         row,
-        capabilities: driver.capabilities().names(),
-        depth_limit: driver.capabilities().depth_limit,
-        status: driver.status()?,
+        capabilities: Vec::new(),
+        depth_limit: None,
+        status: Vec::new(),
     };
+    // What cannot be probed is opened as a driver, which says why.
+    if is("driver") || !is("layer-source") {
+        let driver = registry.open(&name, open_request(&registry, &options, &name))?;
+        inspected.capabilities = driver.capabilities().names();
+        inspected.depth_limit = driver.capabilities().depth_limit;
+        inspected.status = driver.status()?;
+    }
+    if is("layer-source") {
+        let mut request = open_request(&registry, &options, &name);
+        request.home.clone_from(&request.run_dir);
+        let source = registry.open_source(&name, request)?;
+        inspected.status.extend(source.status()?);
+    }
     if run.json() {
         run.out.json(&inspected)?;
         return Ok(0);
@@ -129,6 +146,7 @@ pub(crate) fn inspect(run: &mut Run<'_>) -> Outcome {
     let report = &inspected.row.report;
     let mut lines = vec![
         ("name", inspected.row.name.clone()),
+        ("kind", text(&report.kind)),
         ("version", text(&report.version)),
         ("vendor", text(&report.vendor)),
         ("plugin ABI", text(&report.abi)),
@@ -171,6 +189,7 @@ pub(crate) fn check(run: &mut Run<'_>) -> Outcome {
     }
     for (key, value) in [
         ("name", report.name),
+        ("kind", report.kind),
         ("version", report.version),
         ("vendor", report.vendor),
         ("plugin ABI", report.abi),

@@ -19,10 +19,46 @@ struct Info {
     driver_origin: String,
     driver_options: Vec<String>,
     driver_status: Vec<(String, String)>,
+    layer_sources: Vec<Source>,
     config_files: Vec<String>,
     layers: usize,
     images: usize,
     containers: usize,
+}
+
+/// A layer source that the store asks.
+#[derive(Serialize)]
+struct Source {
+    name: String,
+    origin: String,
+    status: Vec<(String, String)>,
+}
+
+/// The layer sources, or why they cannot be used: the rest is worth knowing then, too.
+fn sources(store: &Store) -> Vec<Source> {
+    let failed = |names: Vec<String>, error: &plywood::Error| {
+        let text = crate::hints::one_line(error);
+        let status = vec![("Cannot be used".to_owned(), text)];
+        let source = |name| Source {
+            name,
+            origin: "not open".to_owned(),
+            status: status.clone(),
+        };
+        names.into_iter().map(source).collect()
+    };
+    let sources = match store.layer_sources() {
+        Ok(sources) => sources,
+        Err(error) => return failed(store.layer_source_names(), &error),
+    };
+    let described = sources.iter().map(|source| match source.status() {
+        Ok(status) => vec![Source {
+            name: source.name().to_owned(),
+            origin: source.origin().to_string(),
+            status,
+        }],
+        Err(error) => failed(vec![source.name().to_owned()], &error),
+    });
+    described.flatten().collect()
 }
 
 pub(crate) fn info(run: &mut Run<'_>, store: &Store) -> Outcome {
@@ -40,6 +76,7 @@ pub(crate) fn info(run: &mut Run<'_>, store: &Store) -> Outcome {
             .map_or_else(|| "not open".to_owned(), ToString::to_string),
         driver_options: store.driver_options().to_vec(),
         driver_status: store.status()?,
+        layer_sources: sources(store),
         config_files: loaded
             .files
             .iter()
@@ -73,6 +110,13 @@ pub(crate) fn info(run: &mut Run<'_>, store: &Store) -> Outcome {
     ];
     for (key, value) in &info.driver_status {
         lines.push(("  status", format!("{key}: {value}")));
+    }
+    for source in info.layer_sources {
+        lines.push(("layer source", source.name));
+        lines.push(("  from", source.origin));
+        for (key, value) in source.status {
+            lines.push(("  status", format!("{key}: {value}")));
+        }
     }
     lines.extend([
         ("configuration", or_none(&info.config_files)),

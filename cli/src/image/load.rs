@@ -26,6 +26,7 @@ use super::{
     reference::normalize,
 };
 use crate::{
+    output::note,
     progress::{Meter, Metered},
     signals::Interruptible,
 };
@@ -197,7 +198,13 @@ fn record(store: &Store, files: &Files, plan: &ImagePlan) -> anyhow::Result<Load
                 }
             }
             Err(error) if error.kind() == ErrorKind::LayerUnknown => {
-                added += usize::from(put(store, files, layer, (&id, parent.take()), at)?);
+                let reference = plan.names.first().map(String::as_str);
+                let new = (id.as_str(), parent.take());
+                let stored = match from_source(store, layer, reference, &new, at)? {
+                    Some(stored) => stored,
+                    None => put(store, files, layer, new, at)?,
+                };
+                added += usize::from(stored);
             }
             Err(error) => return Err(error.into()),
         }
@@ -236,6 +243,57 @@ fn check_known(known: &Layer, plan: &LayerPlan, at: usize) -> Result<(), ImageEr
             actual: actual.clone(),
         }),
         _ => Ok(()),
+    }
+}
+
+/// Stores a layer that a layer source has: false when another program stored the same one
+/// meanwhile, and `None` when the file is to be used.
+///
+/// # Behavior
+/// - The source must say that the layer has the content that the image's configuration names.
+/// - A source that fails is named in a warning: the file has everything.
+fn from_source(
+    store: &Store,
+    plan: &LayerPlan,
+    reference: Option<&str>,
+    (id, parent): &(&str, Option<String>),
+    at: usize,
+) -> anyhow::Result<Option<bool>> {
+    let Some((digest, _)) = &plan.blob else {
+        return Ok(None);
+    };
+    if store.layer_source_names().is_empty() {
+        return Ok(None);
+    }
+    let new = NewLayer {
+        id: Some((*id).to_owned()),
+        parent: parent.clone(),
+        kind: LayerKind::ReadOnly,
+        ..NewLayer::default()
+    };
+    let stored = store
+        .lookup_additional_layer(Some(digest), None, reference)
+        .and_then(|found| {
+            if found.info().diff_digest.as_ref() != Some(&plan.diff_id) {
+                return Ok(false);
+            }
+            found.put(new, PutOptions::default()).map(|_| true)
+        });
+    match stored {
+        Ok(stored) => Ok(stored.then_some(true)),
+        Err(error) if error.kind() == ErrorKind::LayerUnknown => Ok(None),
+        Err(error) if error.kind() == ErrorKind::DuplicateId => {
+            check_known(&store.layer(id)?, plan, at)?;
+            Ok(Some(false))
+        }
+        Err(error) => {
+            let text = crate::hints::one_line(&error);
+            note(format!(
+                "warning: layer {} is read from the file: {text}",
+                at + 1
+            ));
+            Ok(None)
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use plywood_plugin_sdk::DriverError;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -223,6 +224,13 @@ impl<'a, R: Read> Input<'a, R> {
 
     #[expect(clippy::unused_self, reason = "it is an error of this input")]
     fn explain(&self, error: io::Error) -> Error {
+        // A layer source that did not answer has said who it is, and what helps.
+        if let Some(late) = error
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<DriverError>())
+        {
+            return late.clone().into();
+        }
         Error::new(ErrorKind::Io, "cannot read the layer's stream").caused_by(error)
     }
 

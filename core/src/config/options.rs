@@ -28,6 +28,9 @@ pub struct StoreOptions {
     pub driver_origin: Option<Origin>,
     /// `key=value` options of drivers, in order; a later one wins.
     pub driver_options: Vec<String>,
+    /// The layer sources that are asked, in order; when empty, the one for additional layer stores,
+    /// if the options name some.
+    pub layer_sources: Vec<String>,
     /// The order in which drivers are tried; the built-in one when empty.
     pub driver_priority: Vec<String>,
     /// The store's own id maps.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Error, ErrorKind, IoContext, Result,
     durable::Durability,
-    plugin::{ConfiguredPlugin, PluginOptions},
+    plugin::{ConfiguredPlugin, DriverName, PluginOptions},
 };
 
 /// The values of `plywood.conf`.
@@ -27,6 +27,8 @@ use crate::{
 pub(super) struct Settings {
     pub(super) plugins: PluginOptions,
     pub(super) lock_timeout: Option<Duration>,
+    pub(super) layer_sources: Vec<String>,
+    pub(super) layer_source_timeout: Option<Duration>,
     pub(super) durability: Durability,
 }
 
@@ -149,6 +151,26 @@ fn set(
                 directories.push(absolute(item).ok_or_else(|| refuse("not an absolute path"))?);
             }
             Ok(items.join(", "))
+        }
+        ["layer_sources"] => {
+            let (items, append) = document.list(entry)?;
+            if !append {
+                settings.layer_sources.clear();
+            }
+            for item in &items {
+                let name: DriverName = item
+                    .parse()
+                    .map_err(|_| refuse("not the name of a plugin"))?;
+                settings.layer_sources.push(name.as_str().to_owned());
+            }
+            Ok(items.join(", "))
+        }
+        ["layer_source_timeout"] => {
+            let text = document.text(entry)?;
+            let wanted = duration(&text).filter(|time| (1..=86_400).contains(&time.as_secs()));
+            let wanted = wanted.ok_or_else(|| refuse("not a duration from `1s` to `1440m`"))?;
+            settings.layer_source_timeout = Some(wanted);
+            Ok(text)
         }
         ["lock_timeout"] => {
             let text = document.text(entry)?;

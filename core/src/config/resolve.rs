@@ -357,6 +357,14 @@ impl Resolver<'_> {
         let own = plywood_conf::load(self.env, &mut self.explained)?;
         let mut options = self.options;
         options.lock_timeout = own.lock_timeout;
+        options.layer_sources = own.layer_sources;
+        let named = |option: &String| option.contains("additionallayerstore=");
+        if let Some(timeout) = own.layer_source_timeout
+            && options.driver_options.iter().any(named)
+        {
+            let option = format!("additionallayerstore_timeout={}", timeout.as_secs());
+            options.driver_options.push(option);
+        }
         options.durability = own.durability;
         options.plugins = own.plugins;
         let first = overrides.plugin_dirs.iter().cloned();

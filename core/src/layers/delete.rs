@@ -235,8 +235,12 @@ impl Shared {
             }
             _ => {}
         }
-        let directory = self.driver()?.unpack_target(id)?.directory;
+        let driver = self.driver()?;
         // The files of a layer from elsewhere are not ours.
+        if driver.external_layer(id)?.is_some() {
+            return Ok(());
+        }
+        let directory = driver.unpack_target(id)?.directory;
         if !self
             .dir
             .parent()

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    external::Stream,
     options::{LayerStore, Shared, driver_id},
     read::Found,
 };
@@ -26,10 +27,14 @@ pub struct DiffOptions {
     pub compression: Option<Compression>,
 }
 
-/// What is needed to rebuild the original stream, found while the lock was held.
-struct Original {
-    record: File,
-    roots: Vec<PathBuf>,
+/// Where a layer's stream comes from, found while the lock was held.
+enum Origin {
+    /// It is rebuilt as it was.
+    Recorded { record: File, roots: Vec<PathBuf> },
+    /// A layer source has it.
+    Elsewhere(Stream),
+    /// It is made of what differs.
+    Tree,
 }
 
 impl LayerStore {
@@ -37,10 +42,11 @@ impl LayerStore {
     /// returns the bytes before compression.
     ///
     /// # Behavior
-    /// - Against its own parent, a layer that was filled from a stream gives that stream back.
+    /// - Against its own parent, a layer that was filled from a stream gives that stream back; a
+    ///   layer that refers to a layer source gives the source's.
     ///
     /// # Errors
-    /// `LayerUnknown`; `NotSupported` for a compression that cannot be written; `Corrupt` when a
+    /// `LayerUnknown`; `TimedOut` for a source that does not answer; `NotSupported` for a compression that cannot be written; `Corrupt` when a
     /// file of the layer no longer is what the stream had.
     ///
     /// # Locking
@@ -56,36 +62,47 @@ impl LayerStore {
     where
         B: Before<Layers> + Before<RoLayers>,
     {
-        let (original, compression) = {
+        let (origin, compression) = {
             let (read, _inner) = self.read(held)?;
             let layer = read.find(to)?;
             let from = from.map(|from| read.lookup(from)).transpose()?;
             let is_own = from.is_none() || from == layer.layer.parent;
-            let original = if is_own {
-                self.0.original(layer)?
+            let origin = if is_own {
+                self.0.origin(layer)?
             } else {
-                None
+                Origin::Tree
             };
-            (original, compression_of(layer, options)?)
+            (origin, compression_of(layer, options)?)
         };
-        encode::encoded(compression, out, |out| match original {
-            Some(Original { record, roots }) => assemble(record, &roots, out),
-            None => self.compare(held, from, to, |comparison| comparison.export(out)),
+        if let Origin::Elsewhere(stream) = origin {
+            return stream.write(compression, out);
+        }
+        encode::encoded(compression, out, |out| match origin {
+            Origin::Recorded { record, roots } => assemble(record, &roots, out),
+            _ => self.compare(held, from, to, |comparison| comparison.export(out)),
         })
     }
 }
 
 impl Shared {
-    fn original(&self, found: Found<'_>) -> Result<Option<Original>> {
+    fn origin(&self, found: Found<'_>) -> Result<Origin> {
         let id = driver_id(&found.layer.id)?;
+        if let Some(directory) = self.external_of(found)? {
+            let timeout = self.source_timeout;
+            return Ok(Origin::Elsewhere(Stream::of(
+                found.layer,
+                directory,
+                timeout,
+            )));
+        }
         let path = Self::tar_split(found.dir, &id);
         let record = match File::open(&path) {
             Ok(record) => record,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Origin::Tree),
             Err(error) => return Err(Error::io("cannot read", &path, error)),
         };
         let roots = self.driver()?.content_roots(&id)?;
-        Ok(Some(Original { record, roots }))
+        Ok(Origin::Recorded { record, roots })
     }
 }
 

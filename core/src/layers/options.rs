@@ -6,9 +6,10 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use plywood_plugin_sdk::LayerId;
+use plywood_plugin_sdk::{LayerId, toolkit::layer_store::DEFAULT_TIMEOUT};
 
 use super::state::{Loaded, State};
 use crate::{
@@ -38,6 +39,8 @@ pub struct LayerStoreOptions {
     pub durability: Durability,
     /// How long locks are waited for.
     pub patience: Patience,
+    /// How long layer sources are waited for.
+    pub source_timeout: Duration,
 }
 
 impl LayerStoreOptions {
@@ -50,6 +53,7 @@ impl LayerStoreOptions {
             read_only_stores: Vec::new(),
             durability: Durability::Full,
             patience: Patience::default(),
+            source_timeout: DEFAULT_TIMEOUT,
         }
     }
 }
@@ -67,6 +71,7 @@ pub(super) struct Shared {
     pub(super) dir: PathBuf,
     pub(super) driver: Option<DriverHandle>,
     pub(super) durability: Durability,
+    pub(super) source_timeout: Duration,
     pub(super) lock: Arc<StoreLock<Layers>>,
     /// Held inside single methods only and never around another lock, which keeps it innermost.
     pub(super) mounts_lock: Arc<StoreLock<Unordered>>,
@@ -127,6 +132,7 @@ impl LayerStore {
             dir: options.dir,
             driver: options.driver,
             durability: options.durability,
+            source_timeout: options.source_timeout,
             lock,
             mounts_lock,
             state: Mutex::default(),

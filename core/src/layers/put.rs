@@ -50,6 +50,8 @@ pub struct PutOptions<'a> {
     pub cancel: Option<&'a AtomicBool>,
     /// The digest that the uncompressed stream must have.
     pub expected_diff: Option<&'a Digest>,
+    /// The digest that the stream must have as it comes.
+    pub expected_compressed: Option<&'a Digest>,
     /// What else must hold for the new layer.
     pub check: Option<PutCheck<'a>>,
 }
@@ -63,7 +65,7 @@ impl fmt::Debug for PutOptions<'_> {
 }
 
 impl PutOptions<'_> {
-    fn check(
+    pub(super) fn check(
         &self,
         view: &LayersView<'_>,
         new: &NewLayer,
@@ -96,18 +98,18 @@ impl PutOptions<'_> {
         };
         let imported = import::import(reader, &options, &tar_split.file)?;
         opaque_root::spell_out(target, below)?;
-        match self.expected_diff {
-            Some(expected) if *expected != imported.diff_digest => Err(Error::new(
+        let other = |expected: Option<&Digest>, found: &Digest, what: &str| match expected {
+            Some(expected) if expected != found => Err(Error::new(
                 ErrorKind::InvalidDigest,
-                format!(
-                    "the stream unpacks to {}, but {expected} was expected",
-                    imported.diff_digest
-                ),
+                format!("the stream {what} {found}, but {expected} was expected"),
             )
             .subject(expected.as_str())
             .hint("the file is damaged or was changed; get it again")),
-            _ => Ok(imported),
-        }
+            _ => Ok(()),
+        };
+        other(self.expected_diff, &imported.diff_digest, "unpacks to")?;
+        other(self.expected_compressed, &imported.compressed_digest, "is")?;
+        Ok(imported)
     }
 }
 
@@ -274,7 +276,7 @@ pub(super) fn fill(record: &mut Layer, imported: &Imported, new: &NewLayer) {
     };
     record.diff_digest = Some(imported.diff_digest.clone());
     record.diff_size = size(imported.diff_size);
-    record.toc_digest = None;
+    record.toc_digest.clone_from(&new.toc_digest);
     record.compression_number = imported.compression.number();
     record.uids.clone_from(&imported.uids);
     record.gids.clone_from(&imported.gids);

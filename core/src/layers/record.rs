@@ -259,6 +259,8 @@ pub struct NewLayer {
     pub original_digest: Option<Digest>,
     /// The bytes of that stream.
     pub original_size: Option<i64>,
+    /// The digest of the table of contents of that stream, to be recorded.
+    pub toc_digest: Option<Digest>,
     /// Values to record.
     pub flags: Flags,
     /// Big data items to store with it.

@@ -9,9 +9,9 @@ use std::{
 };
 
 use plywood_plugin_sdk::{
-    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, LayerId,
-    MountPlan, MountRequest, MountStep, NativeChange, Removed, Staged, UnpackTarget, Usage,
-    abi::contain,
+    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, ExternalDirectory,
+    LayerId, MountPlan, MountRequest, MountStep, NativeChange, Removed, Staged, UnpackTarget,
+    Usage, abi::contain,
 };
 
 use crate::{Error, ErrorKind, Result};
@@ -311,6 +311,39 @@ impl DriverHandle {
         })?;
         self.all_absolute("image_stores", &homes)?;
         Ok(homes)
+    }
+
+    /// Makes a layer whose content is in a directory of a layer source (capability
+    /// `external_directory`).
+    pub fn create_external(
+        &self,
+        request: &CreateRequest,
+        external: &ExternalDirectory,
+    ) -> Result<()> {
+        let declared = self.0.capabilities.external_directory;
+        self.need(declared, "layers in directories of others")?;
+        self.check_create(request)?;
+        if !external.directory.is_absolute() || !external.diff.is_absolute() {
+            let shown = external.directory.display().to_string();
+            let message = format!("`{shown}` is no absolute path");
+            return Err(Error::new(ErrorKind::InvalidArgument, message).subject(shown));
+        }
+        self.call(Access::Write, "create_external", |driver| {
+            driver.create_external(request, external)
+        })
+    }
+
+    /// The directory in a layer source that the layer refers to; `None` without the
+    /// `external_directory` capability.
+    pub fn external_layer(&self, id: &LayerId) -> Result<Option<PathBuf>> {
+        if !self.0.capabilities.external_directory {
+            return Ok(None);
+        }
+        let directory = self.call(Access::Read, "external_layer", |driver| {
+            driver.external_layer(id)
+        })?;
+        self.all_absolute("external_layer", &directory)?;
+        Ok(directory)
     }
 
     /// Undoes what opening did to the system, before the store shuts down.

@@ -13,6 +13,7 @@ mod name;
 pub mod probe;
 mod registry;
 mod select;
+mod source;
 mod trust;
 
 pub use elf::ElfProblem;
@@ -22,4 +23,7 @@ pub use host::tracing_host;
 pub use loader::load_plugin;
 pub use name::DriverName;
 pub use registry::{ConfiguredPlugin, FoundDriver, PluginOptions, Registry, Source};
-pub use select::{DEFAULT_PRIORITY, Named, Preference, SelectRequest, Selected, select};
+pub use select::{
+    DEFAULT_LAYER_SOURCE, DEFAULT_PRIORITY, Named, Preference, SelectRequest, Selected, select,
+};
+pub use source::SourceHandle;

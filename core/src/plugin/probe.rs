@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use plywood_plugin_sdk::EmbeddedDriver;
+use plywood_plugin_sdk::{EmbeddedDriver, EmbeddedSource, abi::Kinds};
 use serde::{Deserialize, Serialize};
 
 use super::{DriverName, PluginError, loader, trust};
@@ -32,6 +32,8 @@ pub struct Report {
     pub path: Option<PathBuf>,
     /// The driver's name.
     pub name: Option<String>,
+    /// `driver`, `layer-source` or both, separated by a comma and a space.
+    pub kind: Option<String>,
     /// Who ships it.
     pub vendor: Option<String>,
     /// The driver's own version.
@@ -72,11 +74,21 @@ impl Report {
         }
     }
 
-    pub(super) fn embedded(driver: &EmbeddedDriver) -> Self {
+    pub(super) fn embedded(
+        driver: Option<&EmbeddedDriver>,
+        source: Option<&EmbeddedSource>,
+    ) -> Self {
+        let kinds = Kinds {
+            driver: driver.is_some(),
+            layer_source: source.is_some(),
+        };
+        let facts = driver.map(|driver| (driver.name, driver.vendor, driver.version));
+        let facts = facts.or(source.map(|source| (source.name, source.vendor, source.version)));
         Self {
-            name: Some(driver.name.to_owned()),
-            vendor: Some(driver.vendor.to_owned()),
-            version: Some(driver.version.to_owned()),
+            name: facts.map(|(name, ..)| name.to_owned()),
+            vendor: facts.map(|(_, vendor, _)| vendor.to_owned()),
+            version: facts.map(|(.., version)| version.to_owned()),
+            kind: Some(words(kinds)),
             ..Self::default()
         }
     }
@@ -97,6 +109,15 @@ impl Report {
     }
 }
 
+fn words(kinds: Kinds) -> String {
+    let names = [
+        (kinds.driver, "driver"),
+        (kinds.layer_source, "layer-source"),
+    ];
+    let names = names.iter().filter(|(is, _)| *is).map(|(_, name)| *name);
+    names.collect::<Vec<_>>().join(", ")
+}
+
 /// Loads `path` in this process and says what it is; for the child.
 fn examine(path: &Path) -> Report {
     let loaded = match loader::load(path, None, None) {
@@ -108,6 +129,7 @@ fn examine(path: &Path) -> Report {
     Report {
         path: Some(canonical),
         name: Some(loaded.name().to_owned()),
+        kind: Some(words(loaded.kinds())),
         vendor: Some(loaded.vendor().to_owned()),
         version: Some(loaded.version().to_owned()),
         abi: Some(loaded.abi().to_string()),

@@ -9,12 +9,12 @@ use std::{
 };
 
 use plywood_plugin_sdk::{
-    DriverError, DriverErrorCode, EmbeddedDriver, OpenRequest,
+    DriverError, DriverErrorCode, EmbeddedDriver, EmbeddedSource, OpenRequest,
     abi::{VERSION, contain},
     inventory,
 };
 
-use super::{DriverHandle, DriverName, Origin, PluginError, loader, probe, trust};
+use super::{DriverHandle, DriverName, Origin, PluginError, SourceHandle, loader, probe, trust};
 use crate::{Error, Result};
 
 /// Where drivers are looked for, in the order of the fields.
@@ -122,6 +122,7 @@ pub struct FoundDriver {
     pub shadowed_by: Option<Origin>,
     pin: Option<String>,
     embedded: Option<&'static EmbeddedDriver>,
+    source_embedded: Option<&'static EmbeddedSource>,
 }
 
 impl FoundDriver {
@@ -147,8 +148,7 @@ impl FoundDriver {
                 report.expect_name(&self.name);
                 report
             }
-            (_, Some(embedded)) => probe::Report::embedded(embedded),
-            _ => probe::Report::default(),
+            (_, driver) => probe::Report::embedded(driver, self.source_embedded),
         }
     }
 }
@@ -229,10 +229,8 @@ impl Registry {
                 let loaded = loader::load(path, Some(name), found.pin.as_deref())?;
                 contain("open", || loaded.open(&request))
             }
-            (_, embedded) => {
-                let embedded = embedded.expect("what is no file is linked in");
-                contain("open", || (embedded.open)(request))
-            }
+            (_, Some(embedded)) => contain("open", || (embedded.open)(request)),
+            (_, None) => Err(no_kind(name, "driver")),
         };
         let driver = driver.map_err(|error| OpenError::Driver {
             name: name.to_owned(),
@@ -240,6 +238,28 @@ impl Registry {
         })?;
         tracing::debug!(driver = name, origin = %found.origin, "driver opened");
         Ok(DriverHandle::new(name.to_owned(), found.origin, driver))
+    }
+
+    /// Opens the layer source called `name` for a store.
+    ///
+    /// # Errors
+    /// There is none, it is refused, or it cannot work.
+    pub fn open_source(&self, name: &str, request: OpenRequest) -> Result<SourceHandle> {
+        let found = self.find(name)?;
+        check_request(&request)?;
+        let source = match (&found.origin, found.source_embedded) {
+            (Origin::File(path), _) => {
+                let loaded = loader::load(path, Some(name), found.pin.as_deref())?;
+                contain("open", || loaded.open_source(&request))
+            }
+            (_, Some(embedded)) => contain("open", || (embedded.open)(request)),
+            (_, None) => Err(no_kind(name, "layer source")),
+        };
+        let source = source.map_err(|error| {
+            Error::from(error).prefixed(format_args!("cannot open layer source `{name}`"))
+        })?;
+        tracing::debug!(source = name, origin = %found.origin, "layer source opened");
+        Ok(SourceHandle::new(name.to_owned(), found.origin, source))
     }
 
     /// The driver that [`Registry::open`] would open.
@@ -314,6 +334,12 @@ impl Registry {
     }
 }
 
+/// A plugin of that name is linked in, but it is of another kind.
+fn no_kind(name: &str, kind: &str) -> DriverError {
+    let message = format!("`{name}` is linked in, but is no {kind}");
+    DriverError::new(DriverErrorCode::NOT_SUPPORTED, message).object(name)
+}
+
 /// What would mean something else after the next `chdir`.
 fn check_request(request: &OpenRequest) -> Result<(), DriverError> {
     for path in [&request.home, &request.run_dir] {
@@ -368,27 +394,41 @@ fn file(name: DriverName, source: Source, path: PathBuf) -> FoundDriver {
         shadowed_by: None,
         pin: None,
         embedded: None,
+        source_embedded: None,
     }
 }
 
+/// What is linked in, by name: one plugin may be a driver and a layer source.
 fn embedded_drivers(wanted: bool) -> impl Iterator<Item = FoundDriver> {
-    let mut found: Vec<_> = inventory::iter::<EmbeddedDriver>
-        .into_iter()
-        .filter(|_| wanted)
-        .filter_map(|embedded| {
-            Some(FoundDriver {
-                name: embedded.name.parse().ok()?,
-                source: Source::Embedded,
-                origin: Origin::Embedded,
-                shadowed_by: None,
-                pin: None,
-                embedded: Some(embedded),
-            })
-        })
-        .collect();
     // The order in which they were linked is no contract.
-    found.sort_by(|one, other| one.name.cmp(&other.name));
-    found.into_iter()
+    let mut found: BTreeMap<DriverName, FoundDriver> = BTreeMap::new();
+    let mut entry = |name: &str, set: &dyn Fn(&mut FoundDriver)| {
+        let Ok(name) = name.parse::<DriverName>() else {
+            return;
+        };
+        set(found.entry(name.clone()).or_insert(FoundDriver {
+            name,
+            source: Source::Embedded,
+            origin: Origin::Embedded,
+            shadowed_by: None,
+            pin: None,
+            embedded: None,
+            source_embedded: None,
+        }));
+    };
+    if wanted {
+        for driver in inventory::iter::<EmbeddedDriver> {
+            entry(driver.name, &|found| {
+                found.embedded.get_or_insert(driver);
+            });
+        }
+        for source in inventory::iter::<EmbeddedSource> {
+            entry(source.name, &|found| {
+                found.source_embedded.get_or_insert(source);
+            });
+        }
+    }
+    found.into_values()
 }
 
 fn files_of(source: Source, directory: &Path) -> Vec<FoundDriver> {

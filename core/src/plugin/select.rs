@@ -29,6 +29,9 @@ pub const DEFAULT_PRIORITY: [Preference; 4] = [
     },
 ];
 
+/// The layer source that serves the key `additionallayerstores` of storage.conf.
+pub const DEFAULT_LAYER_SOURCE: &str = "additional-layer-store";
+
 impl Preference {
     const fn claiming(name: &'static str) -> Self {
         Self {

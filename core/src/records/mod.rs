@@ -15,9 +15,9 @@ pub(crate) use cache::Cache;
 pub use flags::Flags;
 pub(crate) use id_maps::{id_map_list, take_id_maps};
 pub(crate) use ids::{check_new_id, new_id};
-pub(crate) use json::{MemberError, Members};
+pub(crate) use json::{MemberError, Members, decode_text};
 pub use json::{Unknown, to_go_json};
-pub(crate) use table::{Lookup, Record, Table, Taken};
+pub(crate) use table::{Lookup, Record, Table, Taken, parse_records};
 pub use timestamp::Timestamp;
 
 use crate::{durable::Durability, locking::Patience};

@@ -377,7 +377,12 @@ fn read_records<R: Record>(
     Ok(size)
 }
 
-fn parse_records<R: Record>(text: &str, path: &Path, mut take: impl FnMut(R)) -> Result<()> {
+/// Reads the records in `text`, the content of `path`.
+pub(crate) fn parse_records<R: Record>(
+    text: &str,
+    path: &Path,
+    mut take: impl FnMut(R),
+) -> Result<()> {
     let mut wrong = None;
     let mut number = 0;
     let parsed = for_each_record(text, |members| {

@@ -135,7 +135,8 @@ impl Store {
     /// Writes what differs as a tar stream; returns the bytes before compression.
     ///
     /// # Behavior
-    /// - Against its own parent, a layer that was filled from a stream gives that stream back.
+    /// - Against its own parent, a layer that was filled from a stream gives that stream back; a
+    ///   layer that refers to a layer source gives the source's.
     ///
     /// # Errors
     /// As [`Store::changes`]; `NotSupported` for a compression that cannot be written.
@@ -180,7 +181,7 @@ impl Store {
     }
 
     /// A base layer without id maps of its own gets the store's.
-    fn with_default_maps(&self, mut new: NewLayer) -> NewLayer {
+    pub(super) fn with_default_maps(&self, mut new: NewLayer) -> NewLayer {
         if new.parent.is_none() && new.id_maps.is_empty() {
             new.id_maps = self.options.id_maps.clone();
         }
@@ -188,7 +189,11 @@ impl Store {
     }
 
     /// Nothing stands on a container's layer.
-    fn check_parent(&self, parent: Option<&str>, held: &mut Held<'_, RoLayers>) -> Result<()> {
+    pub(super) fn check_parent(
+        &self,
+        parent: Option<&str>,
+        held: &mut Held<'_, RoLayers>,
+    ) -> Result<()> {
         let Some(parent) = parent else { return Ok(()) };
         let (containers, _) = self.containers.read(held)?;
         match containers.by_layer(parent) {

@@ -13,6 +13,7 @@
 //! Every method takes the locks it needs, in the order of [`locking::order`](crate::locking::order),
 //! and gives them back before it returns. What is removed is deleted after that.
 
+mod additional;
 mod big_data;
 mod containers;
 mod delete;
@@ -34,6 +35,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+pub use additional::AdditionalLayer;
 pub use options::{DriverChoice, MountOptions, MultiListOptions, MultiListResult, ParentOwners};
 pub(crate) use paths::{
     clear_leftovers, make_dir, orphans, record_dir, remove_orphan, remove_tree, with_candidates,
@@ -47,7 +49,7 @@ use crate::{
         StoreLock,
         order::{Graph, Unordered},
     },
-    plugin::Registry,
+    plugin::{Registry, SourceHandle},
 };
 pub use crate::{
     archive::walk::Change,
@@ -78,6 +80,7 @@ pub struct Store {
     graph_lock: Arc<StoreLock<Graph>>,
     live: Mutex<open::Live>,
     registry: Registry,
+    sources: Mutex<Option<Vec<SourceHandle>>>,
     images: ImageStore,
     containers: ContainerStore,
 }

@@ -121,6 +121,7 @@ impl Store {
             graph_lock,
             live: Mutex::new(live),
             registry,
+            sources: Mutex::default(),
             images,
             containers,
         })
@@ -150,6 +151,7 @@ impl Store {
         options.patience = Patience {
             timeout: self.options.lock_timeout,
         };
+        options.source_timeout = self.source_timeout();
         options.read_only_stores = read_only_roots(live.driver.as_ref())?
             .into_iter()
             .map(|root| root.join(format!("{}-layers", self.choice.name)))

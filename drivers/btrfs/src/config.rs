@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, Result,
-    toolkit::options::{self, DriverOption},
+    toolkit::{
+        layer_store::StoresConfig,
+        options::{self, DriverOption},
+    },
 };
 
 /// What the options ask for.
@@ -53,6 +56,8 @@ impl Config {
             "mountopt" => {
                 return Err(option.refuse("btrfs driver does not support mount options"));
             }
+            // The layer source reads them; here they are only checked.
+            _ if StoresConfig::default().take(option, "btrfs")? => {}
             _ => {
                 let (key, text) = (option.given_key, option.text);
                 return Err(option.refuse(format!("unknown option {key} (\"{text}\")")));

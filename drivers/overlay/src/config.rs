@@ -9,7 +9,10 @@ use std::path::{Component, Path, PathBuf};
 
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, Result,
-    toolkit::options::{self, DriverOption},
+    toolkit::{
+        layer_store::StoresConfig,
+        options::{self, DriverOption},
+    },
 };
 
 mod values;
@@ -29,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) force_mask: Option<u32>,
     /// Graph roots of read-only stores whose layers can be parents.
     pub(crate) image_stores: Vec<PathBuf>,
+    /// Additional layer stores: where layers may refer to, and how long they are waited for.
+    pub(crate) layer_stores: StoresConfig,
     /// The default limit of a writable layer in bytes; 0 is none.
     pub(crate) size: u64,
     /// The default limit of a writable layer in inodes; 0 is none.
@@ -46,6 +51,7 @@ impl Default for Config {
             ignore_chown_errors: false,
             force_mask: None,
             image_stores: Vec::new(),
+            layer_stores: StoresConfig::default(),
             size: 0,
             inodes: 0,
             sync: true,
@@ -59,10 +65,10 @@ pub(crate) fn invalid(message: impl Into<String>, option: &str) -> DriverError {
 }
 
 impl Config {
-    /// Reads `options`, later ones over earlier ones; those of the drivers in `known` are skipped.
-    pub(crate) fn parse(options: &[String], known: &[String]) -> Result<Self> {
+    /// Reads the options of the driver called `name` in `options`, later ones over earlier ones; those of the drivers in `known` are skipped.
+    pub(crate) fn parse(name: &str, options: &[String], known: &[String]) -> Result<Self> {
         let mut config = Self::default();
-        for option in options::own(options, &["overlay", "overlay2"], known)? {
+        for option in options::own(options, &[name, "overlay", "overlay2"], known)? {
             if !config.set(&option)? {
                 let key = option.given_key;
                 return Err(
@@ -93,16 +99,6 @@ impl Config {
                     self.image_stores.push(image_store(store, option)?);
                 }
             }
-            "additionallayerstore" => {
-                if let Some(store) = value.split(',').find(|store| !store.is_empty()) {
-                    check_layer_store(store, option)?;
-                    return Err(invalid(
-                        "overlay: additional layer stores need a layer source, and none is loaded",
-                        option,
-                    )
-                    .remedy("remove `additionallayerstore` from the configuration"));
-                }
-            }
             "mount_program" => self.mount_program = mount_program(value, option)?,
             "skip_mount_home" => self.skip_mount_home = given.boolean()?,
             "ignore_chown_errors" => self.ignore_chown_errors = given.boolean()?,
@@ -117,7 +113,7 @@ impl Config {
                 }
             }
             "sync" => self.sync = given.sync("overlay")?,
-            _ => return Ok(false),
+            _ => return self.layer_stores.take(given, "overlay"),
         }
         Ok(true)
     }
@@ -176,49 +172,6 @@ fn image_store(store: &str, option: &str) -> Result<PathBuf> {
             Err(invalid(message, option))
         }
     }
-}
-
-fn check_layer_store(store: &str, option: &str) -> Result<()> {
-    let mut parts = store.split(':');
-    let path = cleaned(parts.next().unwrap_or_default());
-    let name = format!("additionallayerstore path \"{}\"", path.display());
-    if !path.is_absolute() {
-        let message = format!("overlay: {name} is not absolute.  Can not be relative");
-        return Err(invalid(message, option));
-    }
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_dir() => {}
-        Ok(_) => {
-            return Err(invalid(
-                format!("overlay: {name} must be a directory"),
-                option,
-            ));
-        }
-        Err(error) => {
-            let message = format!(
-                "overlay: can't stat additionallayerstore dir: stat {}: {}",
-                path.display(),
-                reason(&error)
-            );
-            return Err(invalid(message, option));
-        }
-    }
-    let config = format!(
-        "overlay: additionallayerstore config \"{}\"",
-        path.display()
-    );
-    let mut with_reference = false;
-    for part in parts {
-        if part != "ref" {
-            let message = format!("{config} contains unknown option \"{part}\"");
-            return Err(invalid(message, option));
-        }
-        if std::mem::replace(&mut with_reference, true) {
-            let message = format!("{config} contains \"ref\" option twice");
-            return Err(invalid(message, option));
-        }
-    }
-    Ok(())
 }
 
 fn mount_program(value: &str, option: &str) -> Result<Option<PathBuf>> {

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where a layer's changes are, and whether they can be read there.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use plywood_plugin_sdk::{DiffView, IoContext, LayerId, Result, UnpackTarget, WhiteoutForm};
+use plywood_plugin_sdk::{
+    DiffView, DriverError, IoContext, LayerId, Result, UnpackTarget, WhiteoutForm,
+};
 
 use crate::{
     config::Config,
+    external,
     layout::{Layout, Place, absent, corrupt},
 };
 
@@ -17,10 +23,7 @@ pub(crate) fn content_dir(place: &Place) -> Result<PathBuf> {
     let diff = place.diff();
     match fs::read_link(&diff) {
         Ok(target) if target.is_absolute() => Ok(target),
-        Ok(target) => {
-            let message = format!("linkpath must be absolute (got: \"{}\")", target.display());
-            Err(corrupt(message, &diff))
-        }
+        Ok(target) => Err(relative(&diff, &target)),
         // Not a link.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
             Ok(diff)
@@ -31,6 +34,12 @@ pub(crate) fn content_dir(place: &Place) -> Result<PathBuf> {
         }
         Err(error) => Err(error).at("cannot read", &diff),
     }
+}
+
+/// The link `diff` leads nowhere that is known.
+pub(crate) fn relative(diff: &Path, target: &Path) -> DriverError {
+    let message = format!("linkpath must be absolute (got: \"{}\")", target.display());
+    corrupt(message, diff)
 }
 
 /// How core unpacks into a layer's directory.
@@ -63,6 +72,7 @@ impl Layout {
         for lower in place.read_chain()?.unwrap_or_default().0 {
             let below = self.below(&lower)?;
             let home = self.home.clone();
+            external::reach(&below.dir.join("diff"), self.timeout)?;
             let place = Place {
                 dir: below.dir,
                 home,
@@ -76,6 +86,7 @@ impl Layout {
 
     /// Directories in which the files of the layer's own tar are found.
     pub(crate) fn content_roots(&self, place: &Place) -> Result<Vec<PathBuf>> {
+        external::reach(&place.diff(), self.timeout)?;
         let mut roots = vec![content_dir(place)?];
         roots.extend(self.lower_contents(place)?);
         Ok(roots)
@@ -105,6 +116,7 @@ impl Layout {
         if !self.is_parent(place, parent)? || !Self::further_diffs(&place.dir).is_empty() {
             return Ok(DiffView::Mounted);
         }
+        external::reach(&place.diff(), self.timeout)?;
         Ok(DiffView::Upper {
             upper: content_dir(place)?,
             lowers: self.lower_contents(place)?,

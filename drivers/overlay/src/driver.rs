@@ -4,15 +4,15 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use plywood_plugin_sdk::{
-    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, Host, IdMaps,
-    IoContext, LayerId, LayerKind, LogLevel, MountPlan, MountRequest, OpenRequest, Removed, Result,
-    Staged, UnpackTarget, Usage, WhiteoutForm,
+    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, ExternalDirectory,
+    Host, IdMaps, IoContext, LayerId, LayerKind, LogLevel, MountPlan, MountRequest, OpenRequest,
+    Removed, Result, Staged, UnpackTarget, Usage, WhiteoutForm,
     toolkit::{self, Places, Reserve},
 };
 
 use crate::{
     config::{Config, invalid},
-    diff,
+    diff, external,
     layout::{Attributes, Layout, MAX_DEPTH, Place, RESERVED, ROOT_MODE, State},
     link::Chain,
     merged,
@@ -41,9 +41,9 @@ struct Plan {
 }
 
 impl OverlayDriver {
-    pub(crate) fn open(request: OpenRequest) -> Result<Self> {
+    pub(crate) fn open(name: &str, request: OpenRequest) -> Result<Self> {
         Ok(Self {
-            store: Opened::new(&request)?,
+            store: Opened::new(name, &request)?,
             id_maps: request.id_maps,
             rootless: request.rootless,
             places: Places::default(),
@@ -210,6 +210,7 @@ impl Driver for OverlayDriver {
         capabilities.sync = self.config().sync;
         capabilities.template = true;
         capabilities.image_stores = true;
+        capabilities.external_directory = true;
         capabilities.stable_inodes = self.has_stable_inodes();
         capabilities.space_sharing = true;
         capabilities.holes = true;
@@ -299,7 +300,12 @@ impl Driver for OverlayDriver {
     }
 
     fn usage(&self, id: &LayerId) -> Result<Usage> {
-        toolkit::tree_usage(&diff::content_dir(&self.store.layout.get(id)?)?)
+        let place = self.store.layout.get(id)?;
+        let files = diff::content_dir(&place)?;
+        if external::directory_of(&place.dir)?.is_some() {
+            return self.store.layout.external_usage(files);
+        }
+        toolkit::tree_usage(&files)
     }
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
@@ -356,6 +362,10 @@ impl Driver for OverlayDriver {
 
     fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
         let place = self.store.layout.get(id)?;
+        if external::directory_of(&place.dir)?.is_some() {
+            let message = format!("the files of layer `{id}` are in an additional layer store");
+            return Err(DriverError::new(DriverErrorCode::READ_ONLY, message).object(id.as_str()));
+        }
         let directory = diff::content_dir(&place)?;
         let has_parent = place.read_chain()?.is_some();
         diff::unpack_target(directory, self.whiteouts_on(has_parent), self.config())
@@ -417,7 +427,14 @@ impl Driver for OverlayDriver {
     }
 
     fn reap(&self, token: &str) -> Result<()> {
-        self.places.discard(token)
+        let content = self.places.content(token).ok();
+        let directory = content.and_then(|dir| external::directory_of(&dir).ok().flatten());
+        self.places.discard(token)?;
+        // Here no lock is held, so that nobody waits for a store that does not answer.
+        if let Some(directory) = directory {
+            external::release(&directory, self.store.layout.timeout, self.host.as_ref());
+        }
+        Ok(())
     }
 
     fn recover(&self) -> Result<Vec<String>> {
@@ -430,6 +447,28 @@ impl Driver for OverlayDriver {
 
     fn image_stores(&self) -> Vec<PathBuf> {
         self.store.layout.stores.clone()
+    }
+
+    fn create_external(&self, request: &CreateRequest, external: &ExternalDirectory) -> Result<()> {
+        if request.template.is_some() || request.kind == LayerKind::ReadWrite {
+            let message = "a layer in an additional layer store is neither a copy nor writable";
+            return Err(invalid(message, request.id.as_str()));
+        }
+        if !request.id_maps.is_empty() {
+            let message = "the files of an additional layer store cannot be given other owners";
+            return Err(DriverError::new(DriverErrorCode::NOT_SUPPORTED, message)
+                .object(request.id.as_str())
+                .remedy("leave the id maps out, or import the layer's stream"));
+        }
+        let plan = self.plan(request)?;
+        self.make_room(&request.id)?;
+        let layout = &self.store.layout;
+        let (chain, host) = (plan.chain.as_ref(), self.host.as_ref());
+        layout.refer(&request.id, &plan.attributes, chain, external, host)
+    }
+
+    fn external_layer(&self, id: &LayerId) -> Result<Option<PathBuf>> {
+        external::directory_of(&self.store.layout.get(id)?.dir)
     }
 
     fn close(&self) -> Result<()> {

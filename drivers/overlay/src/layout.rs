@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use plywood_plugin_sdk::{
@@ -13,7 +14,10 @@ use plywood_plugin_sdk::{
     toolkit::{self, CopiedXattrs, CopyOptions},
 };
 
-use crate::link::{Chain, LINK_DIR, LinkId, Lower};
+use crate::{
+    external,
+    link::{Chain, LINK_DIR, LinkId, Lower},
+};
 
 /// The most layers that may lie below one layer: the kernel takes no more.
 pub(crate) const MAX_DEPTH: usize = 500;
@@ -32,6 +36,8 @@ pub(crate) struct Layout {
     pub(crate) stores: Vec<PathBuf>,
     /// Whether what is made is also made durable.
     pub(crate) durable: bool,
+    /// How long an additional layer store is waited for.
+    pub(crate) timeout: Duration,
 }
 
 /// A layer that exists.
@@ -55,7 +61,8 @@ impl Place {
         match fs::symlink_metadata(work) {
             Err(error) if absent(&error) => {
                 let diff = self.diff();
-                let found = fs::metadata(&diff).at("cannot stat", &diff)?;
+                // Not what it leads to: an additional layer store may hang.
+                let found = fs::symlink_metadata(&diff).at("cannot stat", &diff)?;
                 make_dir(work, 0o700, (found.uid(), found.gid()))
             }
             _ => Ok(()),
@@ -354,6 +361,7 @@ impl Layout {
                     &path,
                 ));
             };
+            external::reach(&target, self.timeout)?;
             match fs::metadata(&target) {
                 Ok(found) if found.is_dir() => {
                     let dir = dir.to_owned();
@@ -402,6 +410,7 @@ impl Layout {
             });
         };
         let diff = self.get(parent)?.diff();
+        external::reach(&diff, self.timeout)?;
         let found = match fs::metadata(&diff) {
             Err(error) if absent(&error) => {
                 let message = format!("the layer has lost its files: `{}`", diff.display());
@@ -521,7 +530,8 @@ impl Layout {
     }
 }
 
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<File> {
+/// Writes a file that is not there yet.
+pub(crate) fn write_new(path: &Path, text: &str, mode: u32) -> Result<File> {
     OpenOptions::new()
         .write(true)
         .create_new(true)

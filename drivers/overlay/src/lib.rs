@@ -13,6 +13,7 @@
 //! overlay/<id>/lower           l/<link of the parent>:l/<link of its parent>:...
 //! overlay/<id>/work, merged    for the kernel: its work directory and the place of the mount
 //! overlay/<id>/empty           only in a layer without a parent: what lies below it
+//! overlay/<id>/additionallayer only in a layer whose `diff` leads to an additional layer store
 //! overlay/tempdirs/            what is being made or removed; absent when nothing is
 //! RUNROOT/overlay/<feature>-true, <feature>-false
 //! ```
@@ -35,6 +36,7 @@ mod backing;
 mod config;
 mod diff;
 mod driver;
+mod external;
 mod layout;
 mod link;
 mod merged;
@@ -53,12 +55,26 @@ use plywood_plugin_sdk::{Driver, OpenRequest, Plugin, Result};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Overlay;
 
+impl Overlay {
+    /// Opens the driver for one that is called `name` and embeds this one.
+    ///
+    /// # Behavior
+    /// - Options may have that name before their key, and image stores have a directory of that
+    ///   name.
+    ///
+    /// # Errors
+    /// As [`Plugin::open`].
+    pub fn open_as(name: &str, request: OpenRequest) -> Result<Box<dyn Driver>> {
+        Ok(Box::new(driver::OverlayDriver::open(name, request)?))
+    }
+}
+
 impl Plugin for Overlay {
     const NAME: &'static str = "overlay";
     const VENDOR: &'static str = "Plywood";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn open(request: OpenRequest) -> Result<Box<dyn Driver>> {
-        Ok(Box::new(driver::OverlayDriver::open(request)?))
+        Self::open_as(Self::NAME, request)
     }
 }

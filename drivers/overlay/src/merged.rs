@@ -43,7 +43,8 @@ pub(crate) fn ready(id: &LayerId, place: &Place, run_dir: &Path) -> Result<PathB
 
 fn make(target: &Path, place: &Place) -> Result<()> {
     let diff = place.diff();
-    let found = fs::metadata(&diff).at("cannot stat", &diff)?;
+    // Not what it leads to: an additional layer store may hang.
+    let found = fs::symlink_metadata(&diff).at("cannot stat", &diff)?;
     make_dir(target, 0o700, (found.uid(), found.gid()))
 }
 

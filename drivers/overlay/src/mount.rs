@@ -11,6 +11,7 @@ use plywood_plugin_sdk::{
 use crate::{
     config::{Config, invalid},
     diff::content_dir,
+    external,
     layout::{Layout, MAX_DEPTH, Place},
     merged,
 };
@@ -206,19 +207,21 @@ impl Layout {
         let read_only = options.read_only;
         content_dir(place)?;
         let diff = place.diff();
+        let elsewhere = external::directory_of(&place.dir)?.is_some();
+        external::reach(&diff, self.timeout)?;
         let mut lowers = self.lowers(place)?;
         if lowers.is_empty() {
             lowers.push(place.dir.join("empty"));
         }
         let target = merged::ready(id, place, run_dir)?;
         let mut writable = !read_only;
-        if place.own && read_only && lowers.len() == MAX_DEPTH {
+        if place.own && !elsewhere && read_only && lowers.len() == MAX_DEPTH {
             // One more lower than the kernel takes: the layer is shown as the upper directory of a
             // mount that is read-only as a whole.
             writable = true;
             options.list.push("ro".to_owned());
-        } else if read_only || !place.own {
-            // What is in an image store cannot be written.
+        } else if read_only || elsewhere || !place.own {
+            // What is in an image store or an additional layer store cannot be written.
             lowers.insert(0, diff);
             writable = false;
         }

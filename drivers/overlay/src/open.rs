@@ -35,7 +35,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Opens the store of `request`.
+    /// Opens the store of `request` for the driver called `name`.
     ///
     /// # Behavior
     /// - The kernel mounts; a mount program does when one is configured, when the store was made
@@ -44,8 +44,8 @@ impl Opened {
     /// # Compatibility
     /// `Init` in `drivers/overlay/overlay.go`; unlike there, a store that was made with a mount
     /// program is refused when none is found: the kernel would show what was deleted.
-    pub(crate) fn new(request: &OpenRequest) -> Result<Self> {
-        let mut config = Config::parse(&request.options, &request.known_drivers)?;
+    pub(crate) fn new(name: &str, request: &OpenRequest) -> Result<Self> {
+        let mut config = Config::parse(name, &request.options, &request.known_drivers)?;
         if request.image_store.is_some() {
             let message = "overlay: a separate image store is not supported";
             return Err(invalid(message, "imagestore")
@@ -53,8 +53,9 @@ impl Opened {
         }
         let stores = config.image_stores.iter();
         let layout = Layout {
-            stores: stores.map(|store| store.join("overlay")).collect(),
+            stores: stores.map(|store| store.join(name)).collect(),
             durable: config.sync,
+            timeout: config.layer_stores.timeout,
             home: request.home.clone(),
         };
         if config.mount_program.is_none() && !rustix::process::geteuid().is_root() {

@@ -11,7 +11,7 @@ use plywood_plugin_sdk::{
 
 use crate::{
     layout::{Attributes, Layout, Place, absent, sync_dir},
-    link::Chain,
+    link::{Chain, LinkId},
 };
 
 /// Where the places are.
@@ -64,12 +64,17 @@ impl Layout {
         if self.durable {
             sync_dir(dir)?;
         }
+        self.appear(dir, id, &link)
+    }
+
+    /// Turns the whole layer in `dir` into the layer `id`, and makes its link.
+    pub(crate) fn appear(&self, dir: &Path, id: &LayerId, link: &LinkId) -> Result<()> {
         // 3. The layer.
         let layer = self.dir(id);
         fs::rename(dir, &layer).at("cannot publish", &layer)?;
         // 4. Its link. Before, a crash would leave a link that names nothing, which breaks the
         //    link repair of 1.43; a layer without a link can be repaired by everyone.
-        let linked = self.make_link(&link, id).and_then(|()| {
+        let linked = self.make_link(link, id).and_then(|()| {
             if self.durable {
                 sync_dir(&self.links())?;
                 sync_dir(&self.home)?;
@@ -133,7 +138,6 @@ impl Layout {
             .map(|link| trash.take(link))
             .transpose()?
             .flatten();
-        let additional = fs::read_to_string(place.dir.join("additionallayer")).ok();
         let moved = trash.take(&place.dir).or_else(|error| {
             if let (Some(taken), Some(link)) = (taken, link) {
                 fs::rename(&taken, &link).at("cannot put back", &link)?;
@@ -142,11 +146,6 @@ impl Layout {
         })?;
         if self.durable {
             sync_dir(&self.home)?;
-        }
-        if let Some(layer) = additional.filter(|layer| layer.starts_with('/')) {
-            // How an additional layer store is told that one of its layers is not needed any more;
-            // whatever it answers, there is nothing to be done here.
-            drop(fs::remove_dir(layer));
         }
         match moved {
             Some(content) => Ok(Some(Held {
@@ -188,6 +187,7 @@ mod tests {
             home: home.clone(),
             stores: Vec::new(),
             durable: true,
+            timeout: std::time::Duration::from_secs(1),
         };
         fs::create_dir_all(layout.links()).unwrap();
         let id = LayerId::new("layer").unwrap();

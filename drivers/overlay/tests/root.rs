@@ -8,6 +8,8 @@
 
 #[path = "root/chain.rs"]
 mod chain;
+#[path = "root/external.rs"]
+mod external;
 #[path = "root/layout.rs"]
 mod layout;
 #[path = "root/mounts.rs"]

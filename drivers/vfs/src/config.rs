@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use plywood_plugin_sdk::{
     Result,
-    toolkit::options::{self, DriverOption},
+    toolkit::{
+        layer_store::StoresConfig,
+        options::{self, DriverOption},
+    },
 };
 
 /// What the options ask for.
@@ -42,6 +45,8 @@ impl Config {
             "mountopt" => {
                 return Err(option.refuse("vfs driver does not support mount options"));
             }
+            // The layer source reads them; here they are only checked.
+            _ if StoresConfig::default().take(option, "vfs")? => {}
             key => {
                 return Err(option.refuse(format!("vfs driver does not support {key} options")));
             }

@@ -12,14 +12,16 @@ use abi_stable::{
 
 use super::{
     convert::{id_of, level_number, maybe_id_of, pairs, paths, removed_number, sent, texts},
+    host::Kinds,
     panic_log::{self, contain_and_log},
+    source,
     types::{
-        AbiCapabilities, AbiChange, AbiCreate, AbiMount, AbiOpen, AbiPath, AbiPlan, AbiResult,
-        AbiStaged, AbiTarget, AbiUsage, AbiView,
+        AbiCapabilities, AbiChange, AbiCreate, AbiExternal, AbiMount, AbiOpen, AbiPath, AbiPlan,
+        AbiResult, AbiStaged, AbiTarget, AbiUsage, AbiView,
     },
     vtable::{DriverBox, DriverModule, DriverModule_Ref, DriverV, DriverV_TO, HostBox},
 };
-use crate::{Driver, Host, LogLevel, Plugin, Result};
+use crate::{Driver, DriverError, Host, LogLevel, Plugin, Result, SourcePlugin};
 
 /// Makes the running library a plugin: the file exports the driver of `$plugin`.
 ///
@@ -43,15 +45,38 @@ use crate::{Driver, Host, LogLevel, Plugin, Result};
 /// plywood_plugin_sdk::export_driver!(my_driver::MyDriver);
 /// # fn main() {}
 /// ```
+///
+/// A file that holds a layer source beside the driver is made by naming both:
+/// `export_driver!(MyDriver, MySource)`.
 #[macro_export]
 macro_rules! export_driver {
     ($plugin:ty) => {
+        $crate::export_header!($crate::abi::header_of::<$plugin>());
+    };
+    ($plugin:ty, $source:ty) => {
+        $crate::export_header!($crate::abi::header_of_both::<$plugin, $source>());
+    };
+}
+
+/// Makes the running library a plugin that holds the layer source of `$source`, as
+/// [`export_driver!`](crate::export_driver) does with a driver.
+#[macro_export]
+macro_rules! export_layer_source {
+    ($source:ty) => {
+        $crate::export_header!($crate::abi::header_of_source::<$source>());
+    };
+}
+
+/// What both macros above write.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_header {
+    ($header:expr) => {
         #[cfg(panic = "abort")]
         ::core::compile_error!("a Plywood plugin must be built with panic = \"unwind\"");
 
         #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
-        static PLYWOOD_PLUGIN_HEADER: $crate::abi::PluginHeader =
-            $crate::abi::header_of::<$plugin>();
+        static PLYWOOD_PLUGIN_HEADER: $crate::abi::PluginHeader = $header;
     };
 }
 
@@ -74,6 +99,64 @@ fn module<P: Plugin>() -> DriverModule_Ref {
         vendor: P::VENDOR.into(),
         version: P::VERSION.into(),
         open: open::<P>,
+        kinds: Kinds::DRIVER,
+        open_source: source::none,
+    }
+    .leak_into_prefix()
+}
+
+/// The header that [`export_layer_source!`](crate::export_layer_source) exports.
+pub const fn header_of_source<S: SourcePlugin>() -> PluginHeader {
+    let construct = construct_source::<S>;
+    // SAFETY: `construct_source` returns a `DriverModule_Ref`, which is the type named here.
+    unsafe { LibHeader::from_constructor::<DriverModule_Ref>(construct, CheckTypeLayout::Yes) }
+}
+
+extern "C" fn construct_source<S: SourcePlugin>() -> RootModuleResult {
+    __call_root_module_loader(source_module::<S>)
+}
+
+fn source_module<S: SourcePlugin>() -> DriverModule_Ref {
+    DriverModule {
+        name: S::NAME.into(),
+        vendor: S::VENDOR.into(),
+        version: S::VERSION.into(),
+        open: no_driver,
+        kinds: Kinds::LAYER_SOURCE,
+        open_source: source::open::<S>,
+    }
+    .leak_into_prefix()
+}
+
+/// What a plugin without a driver exports in its place; a host of 1.0 asks for one.
+extern "C" fn no_driver(_: AbiOpen, _: HostBox) -> AbiResult<DriverBox> {
+    let message = "the plugin is a layer source and no driver";
+    sent(Err(DriverError::new(
+        crate::DriverErrorCode::NOT_SUPPORTED,
+        message,
+    )
+    .remedy("name another driver")))
+}
+
+/// The header of a file with a driver and a layer source, which have the same name.
+pub const fn header_of_both<P: Plugin, S: SourcePlugin>() -> PluginHeader {
+    let construct = construct_both::<P, S>;
+    // SAFETY: `construct_both` returns a `DriverModule_Ref`, which is the type named here.
+    unsafe { LibHeader::from_constructor::<DriverModule_Ref>(construct, CheckTypeLayout::Yes) }
+}
+
+extern "C" fn construct_both<P: Plugin, S: SourcePlugin>() -> RootModuleResult {
+    __call_root_module_loader(module_of_both::<P, S>)
+}
+
+fn module_of_both<P: Plugin, S: SourcePlugin>() -> DriverModule_Ref {
+    DriverModule {
+        name: P::NAME.into(),
+        vendor: P::VENDOR.into(),
+        version: P::VERSION.into(),
+        open: open::<P>,
+        kinds: Kinds::DRIVER | Kinds::LAYER_SOURCE,
+        open_source: source::open::<S>,
     }
     .leak_into_prefix()
 }
@@ -93,7 +176,7 @@ extern "C" fn open<P: Plugin>(request: AbiOpen, host: HostBox) -> AbiResult<Driv
 }
 
 /// The host, seen from the plugin.
-struct RemoteHost(HostBox);
+pub(super) struct RemoteHost(pub(super) HostBox);
 
 impl Host for RemoteHost {
     fn log(&self, level: LogLevel, target: &str, message: &str) {
@@ -272,5 +355,18 @@ impl DriverV for Adapter {
 
     fn close(&self) -> AbiResult<()> {
         self.guard("close", |driver| driver.close())
+    }
+
+    fn create_external(&self, request: AbiCreate, external: AbiExternal) -> AbiResult<()> {
+        self.guard("create_external", |driver| {
+            driver.create_external(&request.try_into()?, &external.into())
+        })
+    }
+
+    fn external_layer(&self, id: RStr<'_>) -> AbiResult<ROption<AbiPath>> {
+        self.guard("external_layer", |driver| {
+            let directory = driver.external_layer(&id_of(&id)?)?;
+            Ok(directory.as_deref().map(Into::into).into())
+        })
     }
 }

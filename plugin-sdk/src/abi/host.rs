@@ -16,9 +16,10 @@ use super::{
     convert::received,
     raw::RawDriver,
     remote::host_box,
+    source::RemoteSource,
     vtable::{DriverBox, DriverModule_Ref},
 };
-use crate::{Driver, OpenRequest, Result};
+use crate::{Driver, DriverError, LayerSource, OpenRequest, Result};
 
 /// The symbol that every plugin exports, with its final NUL.
 pub const ENTRY_SYMBOL: &[u8] = ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes();
@@ -174,6 +175,28 @@ fn summary(full: &str) -> String {
     }
 }
 
+/// What a plugin file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds {
+    /// A graph driver.
+    pub driver: bool,
+    /// A layer source.
+    pub layer_source: bool,
+}
+
+impl Kinds {
+    pub(super) const DRIVER: u64 = 1;
+    pub(super) const LAYER_SOURCE: u64 = 2;
+
+    /// What `bits` say; kinds of a newer version are ignored.
+    fn of(bits: u64) -> Self {
+        Self {
+            driver: bits & Self::DRIVER != 0,
+            layer_source: bits & Self::LAYER_SOURCE != 0,
+        }
+    }
+}
+
 /// A plugin that passed every check.
 #[derive(Clone, Copy)]
 pub struct Loaded {
@@ -208,6 +231,23 @@ impl Loaded {
     /// Those of [`Plugin::open`](crate::Plugin::open), and a panic in it.
     pub fn open(&self, request: &OpenRequest) -> Result<Box<dyn Driver>> {
         Ok(Box::new(RemoteDriver::new(self.call_open(request)?)?))
+    }
+
+    /// What the file holds; a plugin of ABI 1.0 is a driver.
+    pub fn kinds(&self) -> Kinds {
+        Kinds::of(self.module.kinds().unwrap_or(Kinds::DRIVER))
+    }
+
+    /// Opens the layer source.
+    ///
+    /// # Errors
+    /// Those of [`SourcePlugin::open`](crate::SourcePlugin::open), a panic in it, and
+    /// `NOT_SUPPORTED` when the file holds none.
+    pub fn open_source(&self, request: &OpenRequest) -> Result<Box<dyn LayerSource>> {
+        let open = self.module.open_source();
+        let open = open.ok_or_else(|| DriverError::not_supported("giving layers"))?;
+        let source = received(open(request.into(), host_box(request.host.clone())))?;
+        Ok(Box::new(RemoteSource::new(source)))
     }
 
     /// Opens the driver for tests of the boundary itself.

@@ -23,6 +23,7 @@ mod panic_log;
 #[doc(hidden)]
 pub mod raw;
 mod remote;
+mod source;
 #[doc(hidden)]
 pub mod types;
 mod version;
@@ -31,7 +32,8 @@ pub mod vtable;
 
 pub use contain::contain;
 #[doc(hidden)]
-pub use export::{PluginHeader, header_of};
-pub use host::{ENTRY_SYMBOL, Header, Loaded, Refusal};
+pub use export::{PluginHeader, header_of, header_of_both, header_of_source};
+pub use host::{ENTRY_SYMBOL, Header, Kinds, Loaded, Refusal};
 pub use remote::RemoteDriver;
+pub use source::RemoteSource;
 pub use version::{AbiVersion, VERSION};

@@ -17,14 +17,15 @@ use abi_stable::{
 use super::{
     VERSION,
     convert::{
-        id_of, level_of, maybe_id, maybe_string, path_bufs, received, removed_of, string_pairs,
-        strings,
+        id_of, level_of, maybe_id, maybe_path_buf, maybe_string, path_bufs, received, removed_of,
+        string_pairs, strings,
     },
     vtable::{DriverBox, HostBox, HostV, HostV_TO},
 };
 use crate::{
-    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, Host, LayerId,
-    MountPlan, MountRequest, NativeChange, Removed, Result, Staged, UnpackTarget, Usage,
+    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, ExternalDirectory,
+    Host, LayerId, MountPlan, MountRequest, NativeChange, Removed, Result, Staged, UnpackTarget,
+    Usage,
 };
 
 /// A driver in a plugin, as core sees it: no different from one that is linked in.
@@ -166,6 +167,14 @@ impl Driver for RemoteDriver {
 
     fn close(&self) -> Result<()> {
         received(self.driver.close())
+    }
+
+    fn create_external(&self, request: &CreateRequest, external: &ExternalDirectory) -> Result<()> {
+        received(self.driver.create_external(request.into(), external.into()))
+    }
+
+    fn external_layer(&self, id: &LayerId) -> Result<Option<PathBuf>> {
+        received(self.driver.external_layer(text(id))).map(maybe_path_buf)
     }
 }
 

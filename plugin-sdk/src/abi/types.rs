@@ -169,6 +169,38 @@ pub struct AbiStaged {
     pub extra: Extra,
 }
 
+/// [`LayerQuery`](crate::LayerQuery); since 1.1.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug)]
+pub struct AbiQuery {
+    pub digest: ROption<RString>,
+    pub toc_digest: ROption<RString>,
+    pub reference: ROption<RString>,
+    pub extra: Extra,
+}
+
+/// [`SourceLayer`](crate::SourceLayer); since 1.1.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug)]
+pub struct AbiSourceLayer {
+    pub directory: AbiPath,
+    pub diff: AbiPath,
+    pub info: RVec<u8>,
+    pub blob: ROption<AbiPath>,
+    pub timeout_millis: u64,
+    pub extra: Extra,
+}
+
+/// [`ExternalDirectory`](crate::ExternalDirectory); since 1.1.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug)]
+pub struct AbiExternal {
+    pub directory: AbiPath,
+    pub diff: AbiPath,
+    pub timeout_millis: u64,
+    pub extra: Extra,
+}
+
 /// [`Usage`](crate::Usage).
 #[repr(C)]
 #[derive(StableAbi, Clone, Debug)]

@@ -17,9 +17,12 @@ use abi_stable::{
 };
 
 use super::types::{
-    AbiCapabilities, AbiChange, AbiCreate, AbiMount, AbiOpen, AbiPath, AbiPlan, AbiResult,
-    AbiStaged, AbiTarget, AbiUsage, AbiView,
+    AbiCapabilities, AbiChange, AbiCreate, AbiExternal, AbiMount, AbiOpen, AbiPath, AbiPlan,
+    AbiQuery, AbiResult, AbiSourceLayer, AbiStaged, AbiTarget, AbiUsage, AbiView,
 };
+
+/// An open layer source in a plugin.
+pub type SourceBox = SourceV_TO<'static, RBox<()>>;
 
 /// An open driver in a plugin.
 pub type DriverBox = DriverV_TO<'static, RBox<()>>;
@@ -41,7 +44,11 @@ pub struct DriverModule {
     /// Opens it.
     #[sabi(last_prefix_field)]
     pub open: extern "C" fn(AbiOpen, HostBox) -> AbiResult<DriverBox>,
-    // ABI 1.1 and later append here.
+    /// What the file holds: 1 is a driver, 2 a layer source. Since 1.1; before, a driver.
+    pub kinds: u64,
+    /// Opens the layer source. Since 1.1.
+    pub open_source: extern "C" fn(AbiOpen, HostBox) -> AbiResult<SourceBox>,
+    // ABI 1.2 and later append here.
 }
 
 impl RootModule for DriverModule_Ref {
@@ -62,7 +69,7 @@ pub trait HostV: Send + Sync {
     /// Takes a message.
     #[sabi(last_prefix_field)]
     fn log(&self, level: u32, target: RStr<'_>, message: RStr<'_>);
-    // ABI 1.1 and later append here, each with a default body.
+    // ABI 1.2 and later append here, each with a default body.
 }
 
 /// [`Driver`](crate::Driver), method by method.
@@ -98,5 +105,27 @@ pub trait DriverV: Send + Sync {
 
     #[sabi(last_prefix_field)]
     fn close(&self) -> AbiResult<()>;
-    // ABI 1.1 and later append here, each with a default body that answers NOT_SUPPORTED.
+    /// Since 1.1.
+    fn create_external(&self, request: AbiCreate, external: AbiExternal) -> AbiResult<()> {
+        let _unused = (request, external);
+        AbiResult::RErr(crate::DriverError::not_supported("external_directory").into())
+    }
+    /// Since 1.1.
+    fn external_layer(&self, id: RStr<'_>) -> AbiResult<ROption<AbiPath>> {
+        let _unused = id;
+        AbiResult::ROk(ROption::RNone)
+    }
+    // ABI 1.2 and later append here, each with a default body that answers NOT_SUPPORTED.
+}
+
+/// [`LayerSource`](crate::LayerSource), method by method; since 1.1.
+#[sabi_trait]
+#[sabi(no_trait_impl)]
+pub trait SourceV: Send + Sync {
+    fn status(&self) -> AbiResult<RVec<Tuple2<RString, RString>>>;
+    fn lookup(&self, query: AbiQuery) -> AbiResult<ROption<AbiSourceLayer>>;
+
+    #[sabi(last_prefix_field)]
+    fn release(&self, directory: AbiPath) -> AbiResult<()>;
+    // Later versions append here, each with a default body that answers NOT_SUPPORTED.
 }

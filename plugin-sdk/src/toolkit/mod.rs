@@ -3,8 +3,10 @@
 
 mod copy;
 mod dirs;
+pub mod layer_store;
 pub mod mountinfo;
 pub mod options;
+pub mod patience;
 mod places;
 mod private_mount;
 mod remove;
@@ -25,4 +27,4 @@ pub use trees::{
     can_map_ids, can_share_blocks, list_layers, make_directories, remove_layer, remove_mount_point,
     sync_directory, sync_file_system, tree_plan, tree_target,
 };
-pub use usage::tree_usage;
+pub use usage::{tree_usage, tree_usage_with};

@@ -17,12 +17,21 @@ use crate::{IoContext, Result, Usage};
 /// # Compatibility
 /// The numbers of containers/storage, `directory.Usage`.
 pub fn tree_usage(directory: &Path) -> Result<Usage> {
+    tree_usage_with(directory, &|| Ok(()))
+}
+
+/// The same, with a call of `going_on` for each directory, which may end it.
+///
+/// # Errors
+/// As [`tree_usage`], and those of `going_on`.
+pub fn tree_usage_with(directory: &Path, going_on: &dyn Fn() -> Result<()>) -> Result<Usage> {
     let mut seen = HashSet::new();
     let mut usage = Usage::default();
     let root = fs::symlink_metadata(directory).at("cannot stat", directory)?;
     seen.insert((root.dev(), root.ino()));
     let mut waiting = vec![directory.to_owned()];
     while let Some(directory) = waiting.pop() {
+        going_on()?;
         let entries = match fs::read_dir(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other.at("cannot read", &directory)?,

@@ -4,7 +4,7 @@ use super::*;
 fn parse(options: &[&str]) -> Result<Config> {
     let options: Vec<String> = options.iter().map(|&text| text.to_owned()).collect();
     let known = ["overlay", "overlay2", "btrfs", "zfs", "vfs"].map(str::to_owned);
-    Config::parse(&options, &known)
+    Config::parse("overlay", &options, &known)
 }
 
 #[test]
@@ -35,6 +35,7 @@ fn every_option_is_read_with_any_of_its_prefixes() {
     ])
     .unwrap();
     let expected = Config {
+        layer_stores: StoresConfig::default(),
         mount_options: "nodev,metacopy=on".to_owned(),
         mount_program: Some("/bin/sh".into()),
         skip_mount_home: true,
@@ -130,7 +131,7 @@ fn refused_options_are_named_with_the_texts_of_containers_storage() {
 
 #[test]
 fn what_this_release_lacks_is_refused_with_a_remedy() {
-    for option in ["additionallayerstore=/usr:ref", "use_composefs=true"] {
+    for option in ["use_composefs=true"] {
         let error = parse(&[option]).unwrap_err();
         // Another driver must not be tried instead.
         assert!(!error.means_unsuitable(), "{option}");
