@@ -4,6 +4,7 @@
 plywood_plugin_sdk::embed_driver!(plywood_driver_btrfs::Btrfs);
 plywood_plugin_sdk::embed_driver!(plywood_driver_overlay::Overlay);
 plywood_plugin_sdk::embed_driver!(plywood_driver_vfs::Vfs);
+plywood_plugin_sdk::embed_driver!(plywood_driver_zfs::Zfs);
 
 fn main() {
     std::process::exit(plywood_conformance::main());

@@ -8,6 +8,7 @@ use plywood_plugin_sdk::{LayerId, toolkit::remove_tree};
 use super::{
     access::LayersWrite,
     intent::Intent,
+    looking::Looking,
     mounts::UnmountOptions,
     options::{Shared, driver_id},
 };
@@ -232,7 +233,8 @@ impl Shared {
             }
             _ => {}
         }
-        let directory = self.driver()?.unpack_target(id)?.directory;
+        let mut looking = Looking::with(self.driver()?);
+        let directory = looking.unpack_target(id)?.directory;
         // The files of a layer from elsewhere are not ours.
         if !self
             .dir

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    looking::Looking,
     options::{LayerStore, Shared, driver_id},
     read::Found,
 };
@@ -30,6 +31,7 @@ pub struct DiffOptions {
 struct Original {
     record: File,
     roots: Vec<PathBuf>,
+    _looking: Looking,
 }
 
 impl LayerStore {
@@ -69,7 +71,7 @@ impl LayerStore {
             (original, compression_of(layer, options)?)
         };
         encode::encoded(compression, out, |out| match original {
-            Some(Original { record, roots }) => assemble(record, &roots, out),
+            Some(original) => assemble(original.record, &original.roots, out),
             None => self.compare(held, from, to, |comparison| comparison.export(out)),
         })
     }
@@ -84,8 +86,13 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("cannot read", &path, error)),
         };
-        let roots = self.driver()?.content_roots(&id)?;
-        Ok(Some(Original { record, roots }))
+        let mut looking = Looking::with(self.driver()?);
+        let roots = looking.content_roots(&id)?;
+        Ok(Some(Original {
+            record,
+            roots,
+            _looking: looking,
+        }))
     }
 }
 

@@ -37,6 +37,7 @@ mod diff;
 mod edit;
 mod gc;
 mod intent;
+mod looking;
 mod mapped;
 mod mounts;
 mod options;
