@@ -388,8 +388,8 @@ mod tests {
         let layers = (layer(old.path()), layer(new.path()));
         found.side(&differences, layers, Side::Old).unwrap();
         let kinds: Vec<_> = found.0.into_values().collect();
-        use ChangeKind::{Add, Delete};
-        assert_eq!(kinds, [Delete, Delete, Add, Add]);
+        let (add, delete) = (ChangeKind::Add, ChangeKind::Delete);
+        assert_eq!(kinds, [delete, delete, add, add]);
     }
 
     #[test]

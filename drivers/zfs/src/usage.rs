@@ -18,14 +18,19 @@ fn read(datasets: &Datasets, name: &str) -> Result<Usage, Failure> {
     let pool = name.split('/').next().unwrap_or(name);
     datasets.zpool(&["sync", pool])?;
     let found = datasets.properties(name, &["usedbydataset", "origin"])?;
-    let inherited = match found[1].as_str() {
-        "-" | "" => 0,
-        origin => objects(datasets, origin)?,
-    };
-    Ok(Usage {
-        bytes: found[0].parse().unwrap_or(0),
-        inodes: objects(datasets, name)?.saturating_sub(inherited),
-    })
+    let bytes = found[0].parse().unwrap_or(0);
+    let all = objects(datasets, name)?;
+    match found[1].as_str() {
+        // What a dataset with nothing but its root takes is not content.
+        "-" | "" => Ok(Usage {
+            bytes: if all > 1 { bytes } else { 0 },
+            inodes: all,
+        }),
+        origin => Ok(Usage {
+            bytes,
+            inodes: all.saturating_sub(objects(datasets, origin)?),
+        }),
+    }
 }
 
 /// The number of files, directories and so on in a dataset or snapshot: every owner's.
@@ -51,8 +56,8 @@ mod tests {
                 "zfs list -Hp -o usedbydataset,origin tank/c/x",
                 "4096\ttank/c/y@7\n",
             ),
-            ("zfs userspace -Hnp -o objused tank/c/y@7", "5\n2\n"),
             ("zfs userspace -Hnp -o objused tank/c/x", "6\n2\n1\n"),
+            ("zfs userspace -Hnp -o objused tank/c/y@7", "5\n2\n"),
             ("zpool sync tank", ""),
             ("zfs list -Hp -o usedbydataset,origin tank/c/y", "9\t-\n"),
             ("zfs userspace -Hnp -o objused tank/c/y", "7\n"),
@@ -62,6 +67,21 @@ mod tests {
         assert_eq!((usage.bytes, usage.inodes), (4096, 2));
         let usage = of(&datasets, "tank/c/y").unwrap();
         assert_eq!((usage.bytes, usage.inodes), (9, 7));
+        script.finish();
+    }
+
+    #[test]
+    fn a_dataset_with_nothing_in_it_has_no_content() {
+        let script = Script::new(&[
+            ("zpool sync tank", ""),
+            (
+                "zfs list -Hp -o usedbydataset,origin tank/c/y",
+                "24576\t-\n",
+            ),
+            ("zfs userspace -Hnp -o objused tank/c/y", "1\n"),
+        ]);
+        let usage = of(&Datasets::impatient(script.clone()), "tank/c/y").unwrap();
+        assert_eq!((usage.bytes, usage.inodes), (0, 1));
         script.finish();
     }
 }
