@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Backing, Entry, Scratch, Site, Source, interrupt,
+    scratch::pool,
     site::{how, own_group},
     wire::{self, Leak, Status, Verdict},
     worker::INIT,
@@ -180,6 +181,7 @@ fn try_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> io::R
     let root = tempfile::Builder::new()
         .prefix("conformance-")
         .tempdir_in(&scratch.path)?;
+    pool::own_root(root.path())?;
     let said = tempfile::Builder::new()
         .prefix(entry.id)
         .tempdir_in(&options.work)?;
@@ -299,8 +301,9 @@ fn keep_files(root: &Path, place: &Path) -> io::Result<()> {
 fn remove(root: tempfile::TempDir, outcome: &mut Outcome) {
     let path = root.keep();
     let detached = crate::leaks::detach_loops(&path).map_err(|error| error.to_string());
+    let emptied = pool::remove_root(&path).map_err(|error| error.to_string());
     let removed = plywood::sdk::toolkit::remove_tree(&path).map_err(|error| error.to_string());
-    if let Err(error) = detached.and(removed) {
+    if let Err(error) = detached.and(emptied).and(removed) {
         let what = format!("`{}` cannot be removed: {error}", path.display());
         outcome.leaks.push(Leak {
             id: "GD-LEK-006".to_owned(),

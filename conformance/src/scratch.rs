@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! File systems that the suite makes for itself, on image files.
 
+pub(crate) mod pool;
+
 use std::{
     fmt, fs, io,
     os::unix::fs::PermissionsExt as _,
@@ -163,7 +165,8 @@ impl Scratch {
             }
             Spec::Loop { fstype, options } => {
                 let point = work.join(format!("scratch-{}", spec.to_string().replace(':', "-")));
-                let mounted = Mounted::image(fstype, options, 16 << 30, &point)?;
+                let image = image_beside(&point);
+                let mounted = Mounted::image(fstype, options, 16 << 30, &point, image)?;
                 (point, Some(mounted))
             }
         };
@@ -194,6 +197,8 @@ fn without(error: ScratchError) -> Failure {
 struct Mounted {
     point: PathBuf,
     image: Option<PathBuf>,
+    /// The pool that is on the image.
+    pool: Option<String>,
 }
 
 impl Mounted {
@@ -209,6 +214,7 @@ impl Mounted {
         Ok(Self {
             point: point.to_owned(),
             image: None,
+            pool: None,
         })
     }
 
@@ -217,27 +223,38 @@ impl Mounted {
         options: &[String],
         bytes: u64,
         point: &Path,
+        image: PathBuf,
     ) -> Result<Self, ScratchError> {
         let failed = |what: &str, error: &dyn fmt::Display| {
             ScratchError::Failed(format!("{what} {fstype} on a loop device: {error}"))
         };
-        let mut image = point.to_owned().into_os_string();
-        image.push(".img");
-        let image = PathBuf::from(image);
         fs::create_dir_all(point).map_err(|error| failed("preparing", &error))?;
         let file = fs::File::create(&image).map_err(|error| failed("preparing", &error))?;
         file.set_len(bytes)
             .map_err(|error| failed("preparing", &error))?;
-        make_filesystem(fstype, &image)?;
-        mount_image(fstype, options, &image, point)?;
+        let pool = if fstype == "zfs" {
+            Some(pool::create(&image, point, options)?)
+        } else {
+            make_filesystem(fstype, &image)?;
+            mount_image(fstype, options, &image, point)?;
+            None
+        };
         let mounted = Self {
             point: point.to_owned(),
             image: Some(image),
+            pool,
         };
         fs::set_permissions(point, fs::Permissions::from_mode(0o755))
             .map_err(|error| failed("preparing", &error))?;
         Ok(mounted)
     }
+}
+
+/// The usual place of the image of what is mounted at `point`.
+fn image_beside(point: &Path) -> PathBuf {
+    let mut image = point.to_owned().into_os_string();
+    image.push(".img");
+    PathBuf::from(image)
 }
 
 fn mount_image(
@@ -296,6 +313,9 @@ impl Drop for Mounted {
         // A case's process may have left it busy; its name must go away in any case, and the
         // mount namespace that holds the rest ends with this process.
         let _gone = umount2(&self.point, MntFlags::MNT_DETACH);
+        if let Some(pool) = &self.pool {
+            let _destroyed = pool::destroy(pool);
+        }
         if let Some(image) = &self.image {
             let _removed = fs::remove_file(image);
         }
@@ -326,28 +346,34 @@ impl SmallFilesystem {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let point = site.root.join(format!("small-{number}"));
-        Self::of_type(&site.backing.fstype, &point, size)
+        Self::of_type(site, &site.backing.fstype, &point, size)
     }
 
     /// Makes one on an image file, also where the case's root is in memory.
     pub(crate) fn on_disk(site: &Site, size: Size) -> Result<Self, Failure> {
         let fstype = match site.backing.fstype.as_str() {
-            known @ ("ext4" | "xfs" | "btrfs") => known,
+            known @ ("ext4" | "xfs" | "btrfs" | "zfs") => known,
             _ => "ext4",
         };
-        Self::of_type(fstype, &site.root.join("disk"), size)
+        Self::of_type(site, fstype, &site.root.join("disk"), size)
     }
 
-    fn of_type(fstype: &str, point: &Path, size: Size) -> Result<Self, Failure> {
+    fn of_type(site: &Site, fstype: &str, point: &Path, size: Size) -> Result<Self, Failure> {
         let mounted = match fstype {
-            "ext4" | "xfs" | "btrfs" => {
+            "ext4" | "xfs" | "btrfs" | "zfs" => {
                 // What mkfs.xfs and mkfs.btrfs ask for at least.
                 let least = match fstype {
                     "xfs" => 300 << 20,
                     "btrfs" => 128 << 20,
+                    "zfs" => pool::LEAST,
                     _ => 8 << 20,
                 };
-                Mounted::image(fstype, &[], size.0.max(least), point).map_err(without)?
+                let mut image = image_beside(point);
+                if let ("zfs", Some(name)) = (fstype, image.file_name()) {
+                    // The kernel opens it on its own, and sees no mounts of the case's.
+                    image = site.messages.with_file_name(name);
+                }
+                Mounted::image(fstype, &[], size.0.max(least), point, image).map_err(without)?
             }
             _ => Mounted::memory(point, &format!("mode=0755,size={}", size.0))?,
         };
@@ -436,6 +462,11 @@ impl SmallFilesystem {
                 umount2(&mount.target, MntFlags::empty())?;
             }
         }
+        if let Some(pool) = &self.mounted.pool {
+            pool::export(pool)?;
+            fs::rename(kept(image), image)?;
+            return Ok(pool::import(pool, image)?);
+        }
         fs::rename(kept(image), image)?;
         mount_image(&self.fstype, &[], image, point).map_err(without)
     }
@@ -475,6 +506,16 @@ impl SmallFilesystem {
         }
         // The kernel may still be closing what was open.
         let mut patience = 100;
+        if let Some(pool) = &self.mounted.pool {
+            while let Err(error) = pool::export(pool) {
+                if patience == 0 {
+                    return Err(error);
+                }
+                patience -= 1;
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            return Ok(());
+        }
         loop {
             match umount2(&point, MntFlags::empty()) {
                 Err(nix::Error::EBUSY) if patience > 0 => patience -= 1,
@@ -489,6 +530,9 @@ impl SmallFilesystem {
         let image = self
             .image()
             .ok_or_else(|| Failure::harness("it has no image"))?;
+        if let Some(pool) = &self.mounted.pool {
+            return Ok(pool::import(pool, image)?);
+        }
         let output = Command::new("mount")
             .args(["-t", &self.fstype, "-o", "loop"])
             .args([image, self.mount_point()])

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Target,
     case::{Failure, Outcome},
-    scratch::Backing,
+    scratch::{Backing, pool},
     wire::{self, Status},
     worker::PEER,
 };
@@ -148,10 +148,15 @@ impl Site {
         })
     }
 
-    /// The same driver on another root.
+    /// The same driver on another root, which gets what a store needs to itself.
     pub(crate) fn at(&self, root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        if let Err(error) = pool::own_root(&root) {
+            // The driver fails on it, and says that in its own words.
+            let _lost = wire::step(&format!("no dataset for `{}`: {error}", root.display()));
+        }
         Self {
-            root: root.into(),
+            root,
             ..self.clone()
         }
     }

@@ -25,6 +25,7 @@ use crate::{
     catalogue::Entry,
     leaks::Baseline,
     manifest::{self, Manifest},
+    scratch::pool,
     wire::{self, Status, Verdict},
 };
 
@@ -73,6 +74,7 @@ fn init(arguments: &[OsString]) -> io::Result<i32> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)
         .map_err(|error| io::Error::other(format!("cannot make namespaces: {error}")))?;
     private_mounts()?;
+    pool::leave_other_roots(&site.root)?;
     let rest = arguments[1..].iter().cloned();
     let arguments: Vec<OsString> = std::iter::once(CASE.into()).chain(rest).collect();
     // It stays in the process group of this one, which is what the watchdog kills.
@@ -166,6 +168,7 @@ fn judge(case: &Case, entry: &Entry, site: &Site, places: &[&Path]) -> io::Resul
         let table = fs::read("/proc/self/mountinfo")?;
         fs::write(site.messages.with_extension("mountinfo"), table)?;
     }
+    pool::leave_inner_roots(&site.root)?;
     verdict.leaks = baseline.leaks(site)?;
     if verdict.status == Status::Pass && !verdict.leaks.is_empty() {
         verdict.status = Status::Fail;

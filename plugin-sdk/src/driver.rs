@@ -149,6 +149,12 @@ pub trait Driver: Send + Sync {
     }
 
     /// Gives a staged place up; one that is not there any more is no error.
+    ///
+    /// # Behavior
+    /// - A driver may name directories below `/proc/self/fd` in [`Driver::unpack_target`],
+    ///   [`Driver::diff_view`] and [`Driver::content_roots`]: mounts that are attached to no place,
+    ///   and that it keeps open. When core has finished with one, it gives it back by this call,
+    ///   with the path as the token; so this needs the capability `staging`.
     fn discard(&self, token: &str) -> Result<()> {
         let _ = token;
         Err(DriverError::not_supported("staging"))

@@ -279,7 +279,7 @@ pub enum MountStep {
         target: PathBuf,
         /// Options in the form of `mount(8)`.
         options: Vec<String>,
-        /// Mounted read-only.
+        /// The mount is read-only; the file system itself is if the options have `ro`.
         read_only: bool,
     },
     /// A directory shown at another place.

@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf, time::Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::run;
+use crate::{run, zfs};
 
 /// What is run.
 #[derive(Args, Debug, Default)]
@@ -46,6 +46,10 @@ const DRIVERS: &[(&str, &[&str])] = &[
 
 /// Runs the suite's test of itself, then the suite over every driver.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.driver.as_deref() == Some("zfs") {
+        // Its file system is in the virtual machine.
+        return zfs::run(&zfs::Options::suite(!options.quick));
+    }
     run::build(run::Profile::Dev)?;
     let suite = run::built(run::Profile::Dev, "plywood-conformance");
     let linked = run::built(run::Profile::Dev, "plywood-conformance-linked");

@@ -18,6 +18,8 @@ mod run;
 mod setup;
 mod soak;
 mod test;
+mod vm;
+mod zfs;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -46,6 +48,11 @@ enum Task {
     Soak(soak::Options),
     /// Builds and certifies the example of a vendor's driver outside the workspace.
     OutOfTree,
+    /// Installs or uses a virtual machine with a kernel that has zfs.
+    #[command(subcommand)]
+    Vm(vm::Task),
+    /// Runs the tests of the zfs driver, and some of the suite, in the virtual machine.
+    Zfs(zfs::Options),
     /// Checks house rules that no compiler knows.
     Lint,
     /// Makes the layers that the benchmarks use.
@@ -69,6 +76,8 @@ fn main() -> ExitCode {
         Task::Layers(options) => layers::run(&options),
         Task::Soak(options) => soak::run(&options),
         Task::OutOfTree => out_of_tree::run(),
+        Task::Vm(task) => vm::task(&task),
+        Task::Zfs(options) => zfs::run(&options),
         Task::Lint => lint::run(),
         Task::Corpus { directory, which } => corpus::make(&directory, &which),
         Task::Setup => setup::install(setup::Need::All),

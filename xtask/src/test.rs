@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{conformance, demo, layers, lint, run, setup, soak};
+use crate::{conformance, demo, layers, lint, run, setup, soak, zfs};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -48,11 +48,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     step("tests", || tests(root, &mut report))?;
     step("documentation", documentation)?;
     if root {
-        step("conformance", || {
-            conformance::run(&conformance::Options::all(true))
-        })?;
+        suite()?;
     } else {
-        report.skipped.push("conformance (mounts need root)");
+        report
+            .skipped
+            .push("conformance and zfs (mounts and the virtual machine need root)");
     }
     if options.quick {
         report
@@ -110,6 +110,16 @@ fn tests(root: bool, report: &mut Report) -> Result<()> {
         arguments.extend(["--", "--skip", "root_", "--skip", "interop_"]);
     }
     run::cargo(&arguments)
+}
+
+/// Every driver on what it is for.
+fn suite() -> Result<()> {
+    step("conformance", || {
+        conformance::run(&conformance::Options::all(true))
+    })?;
+    step("zfs in the virtual machine", || {
+        zfs::run(&zfs::Options::quick())
+    })
 }
 
 fn documentation() -> Result<()> {

@@ -7,6 +7,7 @@ plywood_plugin_sdk::embed_driver!(AdditionalLayerStore);
 plywood_plugin_sdk::embed_driver!(plywood_driver_btrfs::Btrfs);
 plywood_plugin_sdk::embed_driver!(plywood_driver_overlay::Overlay);
 plywood_plugin_sdk::embed_driver!(plywood_driver_vfs::Vfs);
+plywood_plugin_sdk::embed_driver!(plywood_driver_zfs::Zfs);
 plywood_plugin_sdk::embed_layer_source!(AdditionalLayerStore);
 
 fn main() {

@@ -16,6 +16,7 @@ use crate::{
     Target,
     case::{Failure, Outcome, demand},
     manifest::Manifest,
+    scratch::pool,
     target::new_layer,
 };
 
@@ -94,6 +95,13 @@ impl Traces {
         for place in ["graph", "run"] {
             collect(&target.root.join(place), &target.root, &mut found)?;
         }
+        // Where layers are datasets, most of them is seen in no directory.
+        let datasets = pool::below(&target.root)?;
+        found.extend(
+            datasets
+                .into_iter()
+                .map(|name| Path::new("datasets").join(name)),
+        );
         Ok(Self(found))
     }
 

@@ -7,8 +7,9 @@ use super::{
     access::LayersWrite,
     create::close,
     intent::Intent,
+    looking::Looking,
     options::{LayerStore, Shared, driver_id},
-    put::{PutOptions, TarSplit, content_of, fill},
+    put::{PutOptions, TarSplit, fill},
     record::NewLayer,
 };
 use crate::{
@@ -59,8 +60,9 @@ impl LayersWrite<'_> {
         let driver = shared.driver()?;
         let mut intent = Intent::begin(&shared)?;
         let tar_split = TarSplit::create(&mut intent)?;
-        let target = driver.unpack_target(&id)?;
-        let below = || content_of(driver, parent.as_ref());
+        let mut looking = Looking::with(driver);
+        let target = looking.unpack_target(&id)?;
+        let below = || looking.content_of(parent.as_ref());
         let imported = options.import(reader, &target, &maps, &tar_split, below)?;
         tar_split.sync(shared.durability)?;
         shared.sync_layer(driver, &id)?;

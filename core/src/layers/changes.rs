@@ -7,6 +7,7 @@ use plywood_plugin_sdk::{DiffView, IdMaps, LayerId, MountRequest, NativeChange};
 
 use super::{
     access::{LayersView, LayersWrite},
+    looking::Looking,
     mounts::UnmountOptions,
     options::{LayerStore, driver_id},
 };
@@ -155,16 +156,14 @@ impl LayerStore {
     where
         B: Before<Layers> + Before<RoLayers>,
     {
+        let driver = self.0.driver()?;
+        let mut looking = Looking::with(driver);
         let (pair, view) = {
             let (read, _inner) = self.read(held)?;
             let pair = Pair::find(&read, from, to)?;
-            let view = self
-                .0
-                .driver()?
-                .diff_view(&pair.layer, pair.parent.as_ref())?;
+            let view = looking.diff_view(&pair.layer, pair.parent.as_ref())?;
             (pair, view)
         };
-        let driver = self.0.driver()?;
         if view != DiffView::Mounted {
             return work(&pair.comparison(driver, &view)?);
         }

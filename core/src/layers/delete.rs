@@ -8,6 +8,7 @@ use plywood_plugin_sdk::{LayerId, toolkit::remove_tree};
 use super::{
     access::LayersWrite,
     intent::Intent,
+    looking::Looking,
     mounts::UnmountOptions,
     options::{Shared, driver_id},
 };
@@ -240,7 +241,8 @@ impl Shared {
         if driver.external_layer(id)?.is_some() {
             return Ok(());
         }
-        let directory = driver.unpack_target(id)?.directory;
+        let mut looking = Looking::with(driver);
+        let directory = looking.unpack_target(id)?.directory;
         if !self
             .dir
             .parent()

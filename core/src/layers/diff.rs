@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     external::Stream,
+    looking::Looking,
     options::{LayerStore, Shared, driver_id},
     read::Found,
 };
@@ -30,7 +31,11 @@ pub struct DiffOptions {
 /// Where a layer's stream comes from, found while the lock was held.
 enum Origin {
     /// It is rebuilt as it was.
-    Recorded { record: File, roots: Vec<PathBuf> },
+    Recorded {
+        record: File,
+        roots: Vec<PathBuf>,
+        looking: Looking,
+    },
     /// A layer source has it.
     Elsewhere(Stream),
     /// It is made of what differs.
@@ -78,7 +83,11 @@ impl LayerStore {
             return stream.write(compression, out);
         }
         encode::encoded(compression, out, |out| match origin {
-            Origin::Recorded { record, roots } => assemble(record, &roots, out),
+            Origin::Recorded {
+                record,
+                roots,
+                looking: _looking,
+            } => assemble(record, &roots, out),
             _ => self.compare(held, from, to, |comparison| comparison.export(out)),
         })
     }
@@ -101,8 +110,13 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Origin::Tree),
             Err(error) => return Err(Error::io("cannot read", &path, error)),
         };
-        let roots = self.driver()?.content_roots(&id)?;
-        Ok(Origin::Recorded { record, roots })
+        let mut looking = Looking::with(self.driver()?);
+        let roots = looking.content_roots(&id)?;
+        Ok(Origin::Recorded {
+            record,
+            roots,
+            looking,
+        })
     }
 }
 

@@ -38,6 +38,7 @@ mod edit;
 mod external;
 mod gc;
 mod intent;
+mod looking;
 mod mapped;
 mod mounts;
 mod options;

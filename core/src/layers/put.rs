@@ -19,6 +19,7 @@ use super::{
     access::{LayersView, LayersWrite},
     create::{Prepared, close},
     intent::Intent,
+    looking::Looking,
     options::{LayerStore, Shared},
     record::{Layer, NewLayer},
 };
@@ -164,7 +165,8 @@ impl LayerStore {
         let stage = Stage::begin(self.0.driver()?, &request)?;
         step!("put.staged");
         let target = &stage.staged.target;
-        let below = || content_of(self.0.driver()?, request.parent.as_ref());
+        let mut looking = Looking::with(self.0.driver()?);
+        let below = || looking.content_of(request.parent.as_ref());
         let imported = options.import(reader, target, &request.id_maps, &tar_split, below)?;
         step!("put.imported");
         // 3. The content is durable before anything refers to it.
@@ -244,9 +246,10 @@ impl Shared {
         tar_split: &TarSplit,
     ) -> Result<Imported> {
         let (driver, id) = (self.driver()?, &prepared.id);
-        let target = driver.unpack_target(id)?;
+        let mut looking = Looking::with(driver);
+        let target = looking.unpack_target(id)?;
         let request = &prepared.request;
-        let below = || content_of(driver, request.parent.as_ref());
+        let below = || looking.content_of(request.parent.as_ref());
         let imported = options.import(reader, &target, &request.id_maps, tar_split, below)?;
         tar_split.sync(self.durability)?;
         step!("put.imported");
@@ -254,11 +257,6 @@ impl Shared {
         step!("put.synced");
         Ok(imported)
     }
-}
-
-/// Where the files of a parent are found.
-pub(super) fn content_of(driver: &DriverHandle, parent: Option<&LayerId>) -> Result<Vec<PathBuf>> {
-    parent.map_or(Ok(Vec::new()), |parent| driver.content_roots(parent))
 }
 
 /// Notes in a record what its stream was.

@@ -179,6 +179,8 @@ pub(super) fn filesystem(
     options: &Options,
 ) -> Result<(), Failure> {
     let words = options.data.iter().map(|(key, value)| match value {
+        // A label contains commas; the security module understands quotes.
+        Some(value) if value.contains(',') => format!("{key}=\"{value}\""),
         Some(value) => format!("{key}={value}"),
         None => key.clone(),
     });
@@ -189,7 +191,15 @@ pub(super) fn filesystem(
     let data = CString::new(data)
         .map_err(|_| Failure::new("an option contains a zero byte", Errno::INVAL))?;
     mount(source, target, fstype, options.flags, data.as_c_str())
-        .map_err(|errno| Failure::new(format!("mounting `{source}`"), errno))
+        .map_err(|errno| Failure::new(format!("mounting `{source}`"), errno))?;
+    if !options.shown_read_only {
+        return Ok(());
+    }
+    let flags = MountFlags::BIND | MountFlags::RDONLY | options.flags;
+    mount_remount(target, flags, c"").map_err(|errno| {
+        drop(super::unmount_once(target));
+        Failure::new("making the mount read-only", errno)
+    })
 }
 
 pub(super) fn bind(source: &Path, target: &Path, options: &Options) -> Result<(), Failure> {

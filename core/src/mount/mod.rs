@@ -86,7 +86,7 @@ impl Mounter {
                 options,
                 read_only,
             } => {
-                let options = Options::parse(options, *read_only)?;
+                let options = Options::parse(options, false)?.shown_read_only(*read_only);
                 let outcome =
                     match new.then(|| modern::filesystem(fstype, source, target, &options)) {
                         Some(Err(failure)) if failure.is_missing_call() => None,

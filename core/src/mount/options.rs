@@ -14,6 +14,9 @@ pub(super) struct Options {
     pub(super) propagation: Option<MountPropagationFlags>,
     /// What the file system understands: a key, or a key and a value.
     pub(super) data: Vec<(String, Option<String>)>,
+    /// The mount is read-only, whatever the file system is: that may be mounted elsewhere as well,
+    /// and the kernel lets it be either writable or not.
+    pub(super) shown_read_only: bool,
 }
 
 enum Meaning {
@@ -32,6 +35,7 @@ impl Options {
             flags: MountFlags::empty(),
             propagation: None,
             data: Vec::new(),
+            shown_read_only: false,
         };
         for option in options.iter().filter(|option| !option.is_empty()) {
             match meaning(option) {
@@ -66,6 +70,12 @@ impl Options {
         Ok(parsed)
     }
 
+    /// The same, with a mount that is read-only if `so`.
+    pub(super) fn shown_read_only(mut self, so: bool) -> Self {
+        self.shown_read_only = so;
+        self
+    }
+
     /// The flags that belong to the mount, in the new form.
     pub(super) fn attributes(&self) -> MountAttrFlags {
         let pairs = [
@@ -87,12 +97,15 @@ impl Options {
                 MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW,
             ),
         ];
-        pairs
+        let shown = if self.shown_read_only {
+            MountAttrFlags::MOUNT_ATTR_RDONLY
+        } else {
+            MountAttrFlags::empty()
+        };
+        let flags = pairs
             .into_iter()
-            .filter(|(flag, _)| self.flags.contains(*flag))
-            .fold(MountAttrFlags::empty(), |all, (_, attribute)| {
-                all | attribute
-            })
+            .filter(|(flag, _)| self.flags.contains(*flag));
+        flags.fold(shown, |all, (_, attribute)| all | attribute)
     }
 
     /// The flags that belong to the file system, in the new form.

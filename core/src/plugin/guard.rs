@@ -59,6 +59,9 @@ struct Guarded {
     driver: Option<Box<dyn Driver>>,
 }
 
+/// Directories that are mounted nowhere are named by descriptors.
+const DESCRIPTORS: &str = "/proc/self/fd";
+
 /// What an operation does, for the poisoning rule.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
@@ -231,6 +234,17 @@ impl DriverHandle {
         })?;
         self.all_absolute("content_roots", &roots)?;
         Ok(roots)
+    }
+
+    /// Gives a directory back that the driver named, if that is one that it keeps open for core.
+    pub fn let_go(&self, directory: &Path) -> Result<()> {
+        if !directory.starts_with(DESCRIPTORS) || !self.0.capabilities.staging {
+            return Ok(());
+        }
+        let Some(token) = directory.to_str() else {
+            return Ok(());
+        };
+        self.call(Access::Read, "discard", |driver| driver.discard(token))
     }
 
     /// Lists changed paths against `parent` (capability `native_changes`).

@@ -148,6 +148,11 @@ pub(crate) fn btrfs(arguments: &[&str], path: &Path) -> String {
     run(Command::new("btrfs").args(arguments).arg(path))
 }
 
+/// Makes a subvolume inside a layer.
+pub(crate) fn nest(path: &Path) {
+    btrfs(&["subvolume", "create"], path);
+}
+
 pub(crate) fn id(text: &str) -> LayerId {
     LayerId::new(text).unwrap()
 }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Random edits of a tree.
+//! Random edits of a tree, for the tests of every driver that lists changes by itself.
+//!
+//! `crate::support::nest` makes what a driver may find inside a layer beside files: a subvolume, or
+//! just a directory.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -13,7 +16,7 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, XattrFlags};
 
-use crate::support::btrfs;
+use crate::support::nest;
 
 /// Numbers that a seed repeats.
 pub(crate) struct Random(u64);
@@ -200,7 +203,7 @@ pub(crate) fn edit(tree: &Path, random: &mut Random) -> String {
             fs::write(new.join("a/b/c"), random.bytes()).unwrap();
         }
         (23, _) if random.below(4) == 0 => {
-            btrfs(&["subvolume", "create"], &new);
+            nest(&new);
             fs::write(new.join("inside"), random.bytes()).unwrap();
         }
         (24, Some(leaf)) => {

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pools of zfs on image files, and the datasets in them.
+//!
+//! On zfs a store has a dataset of its own, below which its layers are datasets. So on a pool every
+//! root of a case is one: `POOL/NAME`, and `POOL/NAME.INNER` for one that lies inside another, which
+//! must not look like a layer of it.
+
+use std::{
+    collections::BTreeSet, ffi::OsStr, fs, io, os::unix::fs::MetadataExt as _, path::Path,
+    process::Command, thread, time::Duration,
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::{
+        stat::{major, minor},
+        statfs::statfs,
+    },
+};
+use plywood::sdk::toolkit::{
+    is_mount_point,
+    mountinfo::{self, MountEntry},
+};
+
+use super::ScratchError;
+
+const FSTYPE: &str = "zfs";
+
+/// The number of zfs in `statfs(2)`.
+const MAGIC: nix::libc::__fsword_t = 0x2fc1_2fc1;
+
+/// What zfs asks for at least.
+pub(super) const LEAST: u64 = 64 << 20;
+
+/// Makes a pool on an image file and mounts it.
+pub(super) fn create(
+    image: &Path,
+    point: &Path,
+    options: &[String],
+) -> Result<String, ScratchError> {
+    let name = format!("conformance-{:016x}", fastrand::u64(..));
+    let mut command = Command::new("zpool");
+    // No file tells the next boot of it.
+    command
+        .args(["create", "-f", "-o", "cachefile=none", "-m"])
+        .arg(point);
+    for option in options {
+        command.args(["-O", option]);
+    }
+    command.arg(&name).arg(image);
+    let output = match command.output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = "there is no `zpool`: install zfsutils-linux";
+            return Err(ScratchError::Unavailable(text.to_owned()));
+        }
+        output => output.map_err(|error| ScratchError::Failed(format!("zpool: {error}")))?,
+    };
+    if output.status.success() {
+        return Ok(name);
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if text.contains("modules") {
+        return Err(ScratchError::Unavailable(format!(
+            "the kernel has no zfs: {text}"
+        )));
+    }
+    Err(ScratchError::Failed(format!("making a pool: {text}")))
+}
+
+/// Destroys a pool with everything in it.
+pub(super) fn destroy(name: &str) -> io::Result<()> {
+    tool("zpool", &["destroy", "-f", name]).map(drop)
+}
+
+/// Takes a pool out of use; its image stays.
+pub(super) fn export(name: &str) -> io::Result<()> {
+    tool("zpool", &["export", "-f", name]).map(drop)
+}
+
+/// Takes a pool into use again.
+pub(super) fn import(name: &str, image: &Path) -> io::Result<()> {
+    let directory = image.parent().unwrap_or(Path::new("/"));
+    let directory = directory
+        .to_str()
+        .ok_or_else(|| io::Error::other("a strange name"))?;
+    tool(
+        "zpool",
+        &[
+            "import",
+            "-f",
+            "-o",
+            "cachefile=none",
+            "-d",
+            directory,
+            name,
+        ],
+    )
+    .map(drop)
+}
+
+fn tool(program: &str, arguments: &[&str]) -> io::Result<String> {
+    let output = Command::new(program).args(arguments).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let arguments = arguments.join(" ");
+    Err(io::Error::other(format!(
+        "{program} {arguments}: {}",
+        text.trim()
+    )))
+}
+
+fn is_pool(path: &Path) -> io::Result<bool> {
+    Ok(statfs(path)?.filesystem_type().0 == MAGIC)
+}
+
+/// The mount that shows the file system of `path`.
+fn mount_of<'a>(mounts: &'a [MountEntry], path: &Path) -> io::Result<&'a MountEntry> {
+    let device = fs::metadata(path)?.dev();
+    let device = format!("{}:{}", major(device), minor(device));
+    let mut here = mounts
+        .iter()
+        .filter(|it| it.fstype == FSTYPE && it.device == device);
+    here.next()
+        .ok_or_else(|| io::Error::other(format!("no dataset is mounted for `{}`", path.display())))
+}
+
+/// Makes a dataset for the root of a store at `path`, an empty directory on a pool.
+///
+/// # Behavior
+/// - Elsewhere, and where something is mounted already, nothing is done.
+pub(crate) fn own_root(path: &Path) -> io::Result<()> {
+    if !path.is_dir() || !is_pool(path)? || is_mount_point(path).map_err(io::Error::other)? {
+        return Ok(());
+    }
+    let path = fs::canonicalize(path)?;
+    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
+    let here = mount_of(&mounts, &path)?;
+    let source = here
+        .source
+        .to_str()
+        .ok_or_else(|| io::Error::other("a strange dataset"))?;
+    let inner = path.strip_prefix(&here.target).map_err(io::Error::other)?;
+    let names: Vec<_> = inner.iter().map(OsStr::to_string_lossy).collect();
+    let name = match source.contains('/') {
+        true => format!("{source}.{}", names.join(".")),
+        false => format!("{source}/{}", names.join(".")),
+    };
+    tool("zfs", &["create", "-o", "mountpoint=legacy", &name])?;
+    let mode = fs::metadata(&path)?.permissions();
+    mount(
+        Some(name.as_str()),
+        &path,
+        Some(FSTYPE),
+        MsFlags::empty(),
+        None::<&str>,
+    )?;
+    fs::set_permissions(&path, mode)
+}
+
+/// Unmounts the datasets that [`own_root`] made inside the case's root at `path`.
+pub(crate) fn leave_inner_roots(path: &Path) -> io::Result<()> {
+    if !is_pool(path)? {
+        return Ok(());
+    }
+    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
+    let root = mount_of(&mounts, path)?;
+    let prefix = format!("{}.", root.source.display());
+    for mount in mounts.iter().rev() {
+        let source = mount.source.to_str().unwrap_or_default();
+        if mount.fstype == FSTYPE
+            && source.starts_with(&prefix)
+            && !source[prefix.len()..].contains('/')
+        {
+            umount2(&mount.target, MntFlags::MNT_DETACH)?;
+        }
+    }
+    Ok(())
+}
+
+/// Unmounts the roots of the cases that run at the same time, of which this process has got copies
+/// with its mount namespace: they could not be destroyed before this case ends.
+pub(crate) fn leave_other_roots(path: &Path) -> io::Result<()> {
+    if !is_pool(path)? {
+        return Ok(());
+    }
+    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
+    let own = &mount_of(&mounts, path)?.source;
+    let own = own.to_str().unwrap_or_default();
+    let pool = own.split('/').next().unwrap_or(own);
+    for mount in mounts.iter().rev() {
+        let source = mount.source.to_str().unwrap_or_default();
+        let inside = source
+            .strip_prefix(pool)
+            .is_some_and(|rest| rest.starts_with('/'));
+        if mount.fstype == FSTYPE && inside && source != own {
+            umount2(&mount.target, MntFlags::MNT_DETACH)?;
+        }
+    }
+    Ok(())
+}
+
+/// Destroys the dataset of the case's root at `path`, and those inside, with all layers.
+pub(crate) fn remove_root(path: &Path) -> io::Result<()> {
+    if !is_pool(path)? || !is_mount_point(path).map_err(io::Error::other)? {
+        return Ok(());
+    }
+    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
+    let name = mount_of(&mounts, path)?
+        .source
+        .to_string_lossy()
+        .into_owned();
+    umount2(path, MntFlags::MNT_DETACH)?;
+    let pool = name.split('/').next().unwrap_or(&name);
+    let listed = tool(
+        "zfs",
+        &[
+            "list",
+            "-H",
+            "-o",
+            "name",
+            "-t",
+            "filesystem",
+            "-d",
+            "1",
+            pool,
+        ],
+    )?;
+    let inner = format!("{name}.");
+    for dataset in listed
+        .lines()
+        .filter(|it| **it == name || it.starts_with(&inner))
+    {
+        // The kernel may still be closing what a killed process had open.
+        let mut patience = 100;
+        while let Err(error) = tool("zfs", &["destroy", "-R", "-f", dataset]) {
+            if patience == 0 {
+                return Err(error);
+            }
+            patience -= 1;
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
+}
+
+/// The names of the datasets and snapshots below the store at `path`.
+pub(crate) fn below(path: &Path) -> io::Result<BTreeSet<String>> {
+    if !is_pool(path)? {
+        return Ok(BTreeSet::new());
+    }
+    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
+    let name = mount_of(&mounts, path)?
+        .source
+        .to_string_lossy()
+        .into_owned();
+    let arguments = [
+        "list",
+        "-H",
+        "-r",
+        "-o",
+        "name,defer_destroy",
+        "-t",
+        "filesystem,snapshot",
+        &name,
+    ];
+    let listed = tool("zfs", &arguments)?;
+    // A snapshot that is destroyed with its last clone is a part of that.
+    let lasting = listed.lines().filter_map(|line| {
+        let (dataset, deferred) = line.split_once('\t')?;
+        (deferred != "on" && dataset != name).then(|| dataset.to_owned())
+    });
+    Ok(lasting.collect())
+}

@@ -1,0 +1,522 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers as datasets.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::{
+        fd::AsFd,
+        unix::fs::{PermissionsExt, fchown},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    changes::{self, Layer},
+    command::Programs,
+    config::{self, Config},
+    dataset::Datasets,
+    looks::{self, Looks},
+    mounts, parent,
+    places::{Names, Purpose},
+    stale::Stale,
+    usage,
+};
+use plywood_plugin_sdk::{
+    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, IoContext,
+    LayerId, Log, MountPlan, MountRequest, MountStep, MountSteps, NativeChange, OpenRequest,
+    Removed, Result, Staged, UnpackTarget, Usage,
+    toolkit::{self, Held, Places, TempDir},
+};
+
+/// Mode of a base layer's root.
+const ROOT_MODE: u32 = 0o555;
+
+/// Where it is written down who makes or removes something.
+const PLACES: &str = "tempdirs";
+
+/// Present while the kernel enforces or could enforce SELinux.
+const SELINUX: &str = "/sys/fs/selinux/enforce";
+
+/// A zfs store.
+pub(crate) struct ZfsDriver {
+    config: Config,
+    datasets: Datasets,
+    home: PathBuf,
+    run_dir: PathBuf,
+    /// The dataset below which layers are.
+    parent: String,
+    names: Names,
+    places: Places,
+    looks: Looks,
+    /// Whether mounts take labels: without SELinux the kernel would pass over them.
+    takes_labels: bool,
+    log: Log,
+}
+
+impl ZfsDriver {
+    pub(crate) fn open(request: OpenRequest) -> Result<Self> {
+        let config = Config::parse(&request.options, &request.known_drivers)?;
+        if request.image_store.is_some() {
+            return Err(DriverError::new(
+                DriverErrorCode::INVALID_ARGUMENT,
+                "zfs: a separate image store is not supported",
+            )
+            .remedy("leave `imagestore` out of [storage]"));
+        }
+        let datasets = Datasets::new(Arc::new(Programs));
+        let parent = match &config.parent {
+            Some(parent) => parent.clone(),
+            None => parent::of(&request.home)?,
+        };
+        parent::check_device()?;
+        parent::check(&datasets, &parent)?;
+        toolkit::make_directories(&request.home, 0o700)?;
+        let home = fs::canonicalize(&request.home).at("cannot resolve", &request.home)?;
+        Ok(Self {
+            config,
+            datasets,
+            names: Names::of(&home),
+            log: request.log("zfs"),
+            home: request.home,
+            run_dir: request.run_dir,
+            parent,
+            places: Places::default(),
+            looks: Looks::default(),
+            takes_labels: Path::new(SELINUX).exists(),
+        })
+    }
+
+    fn dataset(&self, id: &LayerId) -> String {
+        format!("{}/{id}", self.parent)
+    }
+
+    fn target(&self, id: &LayerId) -> PathBuf {
+        self.home.join("graph").join(id.as_str())
+    }
+
+    fn tempdirs(&self) -> PathBuf {
+        self.home.join(PLACES)
+    }
+
+    fn find(&self, id: &LayerId) -> Result<String> {
+        let name = self.dataset(id);
+        if self.datasets.exists(&name)? {
+            Ok(name)
+        } else {
+            Err(DriverError::no_layer(id))
+        }
+    }
+
+    /// Shows a layer to core until it lets go.
+    fn look(&self, id: &LayerId) -> Result<PathBuf> {
+        self.looks.open(&self.dataset(id)).map_err(|error| {
+            if looks::is_missing(&error) {
+                DriverError::no_layer(id)
+            } else {
+                error
+            }
+        })
+    }
+
+    /// Ends a look.
+    fn leave(&self, tree: &Path) {
+        self.looks.close(&name_of(tree));
+    }
+
+    /// The private dataset of a place.
+    fn private(&self, place: &TempDir, purpose: Purpose) -> (String, String) {
+        let name = place.name();
+        let digits = name.rsplit('-').next().unwrap_or(&name).to_owned();
+        let dataset = format!("{}/{}", self.parent, self.names.name(purpose, &digits));
+        (dataset, digits)
+    }
+
+    /// Makes the layer's dataset in a private place.
+    fn make(&self, request: &CreateRequest) -> Result<Held> {
+        let limit = config::limit(&request.storage_options)?;
+        let owner = request.root_owner()?;
+        let place = TempDir::create(&self.tempdirs())?;
+        let (dataset, digits) = self.private(&place, Purpose::Stage);
+        let made = match request.template.as_ref().or(request.parent.as_ref()) {
+            Some(source) => self.clone_layer(source, &digits, &dataset, limit),
+            None => self
+                .datasets
+                .create(&dataset, limit)
+                .and_then(|()| prepare_root(&dataset, owner)),
+        };
+        match made {
+            Ok(()) => Ok(Held {
+                place,
+                content: PathBuf::from(dataset),
+            }),
+            Err(error) => {
+                // What cannot be removed now is removed by the next recovery.
+                drop(self.datasets.destroy(&dataset));
+                place.close().and(Err(error))
+            }
+        }
+    }
+
+    fn clone_layer(
+        &self,
+        source: &LayerId,
+        digits: &str,
+        dataset: &str,
+        limit: Option<u64>,
+    ) -> Result<()> {
+        let name = self.dataset(source);
+        let cloned = self.datasets.clone_of(&name, digits, dataset, limit);
+        cloned.map_err(|error| {
+            let missing = error.code == DriverErrorCode::NOT_FOUND
+                && error.object.as_deref() == Some(name.as_str());
+            if missing {
+                DriverError::no_layer(source)
+            } else {
+                error
+            }
+        })
+    }
+
+    /// Makes the private dataset the layer that is asked for.
+    fn publish(&self, dataset: &str, id: &LayerId) -> Result<()> {
+        self.looks.forget(dataset);
+        match self.datasets.rename(dataset, &self.dataset(id)) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let message = format!("the dataset `{dataset}` is not there any more");
+                Err(DriverError::new(DriverErrorCode::NOT_FOUND, message).object(dataset))
+            }
+            Err(error) if error.code == DriverErrorCode::ALREADY_EXISTS => {
+                Err(DriverError::layer_exists(id))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes what is in a private place, and the place.
+    fn discard_place(&self, token: &str) -> Result<()> {
+        let held = match self.places.take(token) {
+            Ok(held) => held,
+            Err(error) if error.code == DriverErrorCode::NOT_FOUND => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let dataset = name_of(&held.content);
+        self.looks.forget(&dataset);
+        if let Err(error) = self.datasets.destroy(&dataset) {
+            // It can be tried again.
+            self.places.hold(held);
+            return Err(error);
+        }
+        held.place.close()
+    }
+
+    /// The options of a mount, and whether it is read-only.
+    fn mount_options(&self, request: &MountRequest) -> Result<(Vec<String>, bool)> {
+        let (read_only, given): (Vec<_>, Vec<_>) =
+            request.options.iter().partition(|option| *option == "ro");
+        for option in &given {
+            config::check_mount_option(option)?;
+        }
+        // Given options take the place of the configured ones, as in containers/storage.
+        let mut options: Vec<String> = if request.options.is_empty() {
+            self.config.mount_options.clone()
+        } else {
+            given.into_iter().cloned().collect()
+        };
+        if let Some(label) = &request.label {
+            if !self.takes_labels {
+                return Err(DriverError::not_supported("mount labels").object(label.as_str()));
+            }
+            options.push(format!("context={label}"));
+        }
+        Ok((options, request.read_only || !read_only.is_empty()))
+    }
+}
+
+/// The dataset that a place holds, or another path that is text.
+fn name_of(content: &Path) -> String {
+    content.to_string_lossy().into_owned()
+}
+
+/// Gives the root of a new dataset its mode and owner.
+fn prepare_root(dataset: &str, (uid, gid): (u32, u32)) -> Result<()> {
+    let mount = mounts::detached(dataset)?;
+    let root = looks::root(mount.as_fd());
+    let root = fs::File::from(root.at("cannot open the root of", dataset)?);
+    let mode = fs::Permissions::from_mode(ROOT_MODE);
+    root.set_permissions(mode)
+        .at("cannot set the mode of", dataset)?;
+    fchown(&root, Some(uid), Some(gid)).at("cannot change the owner of", dataset)
+}
+
+impl Driver for ZfsDriver {
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.list = true;
+        capabilities.read_only_mounts = true;
+        capabilities.mount_options = true;
+        capabilities.mount_labels = self.takes_labels;
+        capabilities.volatile_mounts = true;
+        capabilities.native_changes = true;
+        capabilities.staging = true;
+        capabilities.deferred_removal = true;
+        capabilities.sync = true;
+        capabilities.size_quota = true;
+        capabilities.template = true;
+        capabilities.cheap_usage = true;
+        capabilities.directory_rename = true;
+        capabilities.stable_inodes = true;
+        capabilities.hard_link_copy_up = true;
+        capabilities.space_sharing = true;
+        capabilities.holes = true;
+        capabilities
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        let pool = self.parent.split('/').next().unwrap_or(&self.parent);
+        // As in containers/storage, a pool that does not answer is something to be told.
+        let (pool, health) = match self.datasets.zpool(&["list", "-H", "-o", "health", pool]) {
+            Ok(health) => (
+                pool.to_owned(),
+                String::from_utf8_lossy(&health).trim().to_owned(),
+            ),
+            Err(failure) => (
+                format!("error while getting pool information {failure}"),
+                "not available".to_owned(),
+            ),
+        };
+        let wanted = ["used", "available", "quota", "compression"];
+        let found = self.datasets.properties(&self.parent, &wanted);
+        let [used, available, quota, compression] = found
+            .map_err(|failure| failure.about(&self.parent))?
+            .try_into()
+            .unwrap_or_default();
+        let quota = if quota == "0" { "no".to_owned() } else { quota };
+        let pairs = [
+            ("Zpool", pool),
+            ("Zpool Health", health),
+            ("Parent Dataset", self.parent.clone()),
+            ("Space Used By Parent", used),
+            ("Space Available", available),
+            ("Parent Quota", quota),
+            ("Compression", compression),
+        ];
+        Ok(pairs.map(|(key, value)| (key.to_owned(), value)).to_vec())
+    }
+
+    fn create(&self, request: &CreateRequest) -> Result<()> {
+        if self.exists(&request.id)? {
+            return Err(DriverError::layer_exists(&request.id));
+        }
+        let held = self.make(request)?;
+        let dataset = name_of(&held.content);
+        match self.publish(&dataset, &request.id) {
+            Ok(()) => held.place.close(),
+            Err(error) => self
+                .datasets
+                .destroy(&dataset)
+                .and(held.place.close())
+                .and(Err(error)),
+        }
+    }
+
+    fn remove(&self, id: &LayerId) -> Result<Removed> {
+        let there = self.exists(id)?;
+        match self.trash(id)? {
+            Some(token) => self.reap(&token).map(|()| Removed::Now),
+            None if there => Ok(Removed::Now),
+            None => Ok(Removed::AlreadyGone),
+        }
+    }
+
+    fn exists(&self, id: &LayerId) -> Result<bool> {
+        self.datasets.exists(&self.dataset(id))
+    }
+
+    fn list(&self) -> Result<Vec<LayerId>> {
+        let names = self.datasets.children(&self.parent)?;
+        let mut ids: Vec<_> = names
+            .into_iter()
+            .filter_map(|name| LayerId::new(name).ok())
+            .collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
+        let dataset = self.find(id)?;
+        let target = self.target(id).display().to_string();
+        Ok(BTreeMap::from([
+            ("Mountpoint".to_owned(), target),
+            ("Dataset".to_owned(), dataset),
+        ]))
+    }
+
+    fn usage(&self, id: &LayerId) -> Result<Usage> {
+        usage::of(&self.datasets, &self.find(id)?)
+    }
+
+    fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
+        let (options, read_only) = self.mount_options(request)?;
+        let source = self.find(id)?;
+        let target = self.target(id);
+        toolkit::make_directories(&target, 0o755)?;
+        Ok(MountPlan::Mounts(MountSteps {
+            steps: vec![MountStep::Filesystem {
+                fstype: "zfs".to_owned(),
+                source,
+                target: target.clone(),
+                options,
+                read_only,
+            }],
+            target,
+        }))
+    }
+
+    fn released(&self, id: &LayerId) -> Result<()> {
+        toolkit::remove_mount_point(&self.target(id))
+    }
+
+    fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
+        let tree = self.look(id)?;
+        toolkit::tree_target(tree.clone()).inspect_err(|_| self.leave(&tree))
+    }
+
+    fn diff_view(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<DiffView> {
+        let tree = self.look(id)?;
+        let parent = parent.map(|parent| self.look(parent)).transpose();
+        let parent = parent.inspect_err(|_| self.leave(&tree))?;
+        Ok(DiffView::Trees { tree, parent })
+    }
+
+    fn content_roots(&self, id: &LayerId) -> Result<Vec<PathBuf>> {
+        Ok(vec![self.look(id)?])
+    }
+
+    fn native_changes(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<Vec<NativeChange>> {
+        let DiffView::Trees {
+            tree,
+            parent: parent_tree,
+        } = self.diff_view(id, parent)?
+        else {
+            return Err(DriverError::not_supported("native_changes"));
+        };
+        let listed = match parent.zip(parent_tree.as_deref()) {
+            None => changes::everything(&tree),
+            Some((parent, parent_tree)) => {
+                let (layer, parent) = (self.dataset(id), self.dataset(parent));
+                let layers = (
+                    Layer {
+                        name: &layer,
+                        tree: &tree,
+                    },
+                    Layer {
+                        name: &parent,
+                        tree: parent_tree,
+                    },
+                );
+                let place = self.run_dir.join("compare");
+                changes::list(&self.datasets, layers, &place, &self.log)
+            }
+        };
+        for tree in std::iter::once(&tree).chain(&parent_tree) {
+            self.leave(tree);
+        }
+        listed
+    }
+
+    fn stage(&self, request: &CreateRequest) -> Result<Staged> {
+        let held = self.make(request)?;
+        let dataset = name_of(&held.content);
+        let target = self.looks.open(&dataset).and_then(toolkit::tree_target);
+        match target {
+            Ok(target) => {
+                let token = self.places.hold(held);
+                Ok(Staged { token, target })
+            }
+            Err(error) => {
+                self.looks.forget(&dataset);
+                self.datasets
+                    .destroy(&dataset)
+                    .and(held.place.close())
+                    .and(Err(error))
+            }
+        }
+    }
+
+    fn sync_staged(&self, token: &str) -> Result<()> {
+        looks::sync(&name_of(&self.places.content(token)?))
+    }
+
+    fn adopt(&self, token: &str, request: &CreateRequest) -> Result<()> {
+        let held = self.places.take(token)?;
+        let published = self.publish(&name_of(&held.content), &request.id);
+        if published.is_ok() {
+            return held.place.close();
+        }
+        self.places.hold(held);
+        published
+    }
+
+    fn discard(&self, token: &str) -> Result<()> {
+        if self.looks.close(token) {
+            return Ok(());
+        }
+        self.discard_place(token)
+    }
+
+    fn trash(&self, id: &LayerId) -> Result<Option<String>> {
+        let dataset = self.dataset(id);
+        toolkit::refuse_mounted(id, &self.target(id))?;
+        toolkit::remove_mount_point(&self.target(id))?;
+        self.looks.end(&dataset)?;
+        let place = match TempDir::create(&self.tempdirs()) {
+            Ok(place) => place,
+            // Destroying needs no room of the home's file system.
+            Err(error) if error.code == DriverErrorCode::NO_SPACE => {
+                return self.datasets.destroy(&dataset).map(|()| None);
+            }
+            Err(error) => return Err(error),
+        };
+        let (trash, _) = self.private(&place, Purpose::Trash);
+        match self.datasets.rename(&dataset, &trash) {
+            Ok(true) => {
+                let content = PathBuf::from(trash);
+                Ok(Some(self.places.hold(Held { place, content })))
+            }
+            Ok(false) => place.close().map(|()| None),
+            Err(error) if error.code == DriverErrorCode::NO_SPACE => {
+                let destroyed = self.datasets.destroy(&dataset);
+                destroyed.and(place.close()).map(|()| None)
+            }
+            Err(error) => place.close().and(Err(error)),
+        }
+    }
+
+    fn reap(&self, token: &str) -> Result<()> {
+        self.discard_place(token)
+    }
+
+    fn recover(&self) -> Result<Vec<String>> {
+        let stale = Stale {
+            datasets: &self.datasets,
+            parent: &self.parent,
+            names: &self.names,
+            tempdirs: &self.tempdirs(),
+        };
+        stale.reclaim()
+    }
+
+    fn sync(&self, id: &LayerId) -> Result<()> {
+        let synced = looks::sync(&self.dataset(id));
+        synced.map_err(|error| {
+            if looks::is_missing(&error) {
+                DriverError::no_layer(id)
+            } else {
+                error
+            }
+        })
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What processes left that were killed.
+
+use std::path::Path;
+
+use plywood_plugin_sdk::{
+    Result,
+    toolkit::{self, temp_dir},
+};
+
+use crate::{
+    dataset::Datasets,
+    places::{Names, Purpose},
+};
+
+/// A home and its datasets.
+#[derive(Debug)]
+pub(crate) struct Stale<'a> {
+    pub(crate) datasets: &'a Datasets,
+    pub(crate) parent: &'a str,
+    pub(crate) names: &'a Names,
+    /// Where the lock files are.
+    pub(crate) tempdirs: &'a Path,
+}
+
+impl Stale<'_> {
+    /// Reclaims everything whose owner is dead; returns the names of the places.
+    pub(crate) fn reclaim(&self) -> Result<Vec<String>> {
+        let mut reclaimed = temp_dir::recover_with(self.tempdirs, |place| {
+            let name = place.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| name.rsplit('-').next())
+                .map_or(Ok(()), |digits| self.destroy(digits))
+        })?;
+        // A command that outlived the process that began it finished after its lock was gone.
+        for name in self.datasets.children(self.parent)? {
+            if let Some(digits) = self.names.digits(&name)
+                && !toolkit::is_there(&self.tempdirs.join(format!("lock-{digits}")))?
+            {
+                self.destroy(digits)?;
+                reclaimed.push(name);
+            }
+        }
+        Ok(reclaimed)
+    }
+
+    /// Destroys everything with a number.
+    pub(crate) fn destroy(&self, digits: &str) -> Result<()> {
+        for purpose in [Purpose::Stage, Purpose::Trash] {
+            let name = self.names.name(purpose, digits);
+            self.datasets.destroy(&format!("{}/{name}", self.parent))?;
+        }
+        for snapshot in self.datasets.snapshots(self.parent, digits)? {
+            self.datasets.release_snapshot(&snapshot)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::command::fake::Script;
+
+    #[test]
+    fn what_has_no_owner_is_destroyed_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let tempdirs = root.path().join("tempdirs");
+        fs::create_dir(&tempdirs).unwrap();
+        let names = Names::of(root.path());
+        let (one, other) = (
+            names.name(Purpose::Stage, "1"),
+            names.name(Purpose::Trash, "2"),
+        );
+        let trash = names.name(Purpose::Trash, "1");
+        fs::write(tempdirs.join("lock-2"), "").unwrap();
+        let missing = "!cannot open 'x': dataset does not exist";
+        let script = Script::new(&[
+            // The place with a lock file that nobody holds.
+            (
+                &format!("zfs destroy -r p/{}", names.name(Purpose::Stage, "2")),
+                missing,
+            ),
+            (&format!("zfs destroy -r p/{other}"), ""),
+            ("zfs list -H -o name -t snapshot -d 2 p", "p/a@2\np/b@3\n"),
+            ("zfs destroy -d p/a@2", ""),
+            // The dataset without one.
+            (
+                "zfs list -H -o name -t filesystem -d 1 p",
+                &format!("p\np/a\np/{one}\np/plywood:0:stage:9\n"),
+            ),
+            (&format!("zfs destroy -r p/{one}"), ""),
+            (&format!("zfs destroy -r p/{trash}"), missing),
+            ("zfs list -H -o name -t snapshot -d 2 p", "p/b@3\n"),
+        ]);
+        let stale = Stale {
+            datasets: &Datasets::impatient(script.clone()),
+            parent: "p",
+            names: &names,
+            tempdirs: &tempdirs,
+        };
+        assert_eq!(stale.reclaim().unwrap(), ["temp-dir-2".to_owned(), one]);
+        script.finish();
+    }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The zfs driver on a pool in a file; `cargo xtask zfs` runs this in a virtual machine that has zfs.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failure of a helper is a failure of its test"
+)]
+
+#[path = "root/changes.rs"]
+mod changes;
+#[path = "root/interop.rs"]
+mod interop;
+#[path = "root/layers.rs"]
+mod layers;
+#[path = "../../shared-tests/script.rs"]
+mod script;
+#[path = "root/support.rs"]
+mod support;

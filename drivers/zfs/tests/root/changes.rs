@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The list of changes from zfs is the list of a walk.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use plywood::archive::walk::{self, Change, DiffMaps};
+use plywood_plugin_sdk::{ChangeKind, DiffView, Driver, IdMaps, NativeChange};
+
+use crate::{
+    script::{Random, edit, fill},
+    support::{Store, container, id, layer, look},
+};
+
+static NONE: IdMaps = IdMaps {
+    uids: Vec::new(),
+    gids: Vec::new(),
+};
+const PLAIN: DiffMaps<'static> = DiffMaps {
+    layer: &NONE,
+    parent: &NONE,
+};
+
+struct Lists {
+    native: Vec<NativeChange>,
+    checked: Vec<Change>,
+    walked: Vec<Change>,
+}
+
+fn lists(driver: &dyn Driver, name: &str, parent: &str) -> Lists {
+    let (layer, below) = (id(name), id(parent));
+    let native = driver.native_changes(&layer, Some(&below)).unwrap();
+    let view = driver.diff_view(&layer, Some(&below)).unwrap();
+    let DiffView::Trees {
+        tree,
+        parent: Some(parent),
+    } = &view
+    else {
+        panic!("there are two trees");
+    };
+    let checked = walk::changes_from_native(tree, parent, &native, &PLAIN).unwrap();
+    let walked = walk::changes(&view, &PLAIN).unwrap();
+    for directory in [tree, parent] {
+        driver.discard(directory.to_str().unwrap()).unwrap();
+    }
+    Lists {
+        native,
+        checked,
+        walked,
+    }
+}
+
+/// How many scripts are run; a machine that is emulated needs a minute for ten.
+fn rounds() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+    let given = std::env::var("PLYWOOD_SCRIPTS");
+    given.map_or(10, |text| text.parse().unwrap())
+}
+
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn root_random_edits_are_found_as_a_walk_finds_them() {
+    let store = Store::new();
+    let driver = store.open();
+    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+    let seconds = std::env::var("PLYWOOD_SECONDS").map_or(3600, |text| text.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut whole = 0;
+    let mut done = 0;
+    for seed in (0..rounds()).take_while(|_| Instant::now() < end) {
+        let mut random = Random::new(seed + 1);
+        // A few scripts go on where the one before ended, which takes less time.
+        if seed % 5 == 0 {
+            for left in driver.list().unwrap().iter().rev() {
+                driver.remove(left).unwrap();
+            }
+            driver.create(&layer("base", None)).unwrap();
+            fill(&look(&*driver, "base").tree, &mut random);
+            let mut request = container("top", Some("base"));
+            if seed % 2 == 1 {
+                driver.create(&layer("origin", Some("base"))).unwrap();
+                edit(&look(&*driver, "origin").tree, &mut random);
+                request.template = Some(id("origin"));
+            }
+            driver.create(&request).unwrap();
+        }
+        let mut log = Vec::new();
+        {
+            let (base, top) = (look(&*driver, "base"), look(&*driver, "top"));
+            for _ in 0..random.below(20) {
+                // A parent that is written to afterwards is no good idea, and possible.
+                let changes_parent = seed % 3 == 0 && random.below(4) == 0;
+                let tree = if changes_parent {
+                    &base.tree
+                } else {
+                    &top.tree
+                };
+                log.push(edit(tree, &mut random));
+            }
+        }
+        let found = lists(&*driver, "top", "base");
+        assert!(
+            found.checked == found.walked,
+            "seed {seed}:\n{}\nnative: {:#?}\nfound: {:#?}\nwalked: {:#?}",
+            log.join("\n"),
+            found.native,
+            found.checked,
+            found.walked,
+        );
+        whole += u64::from(
+            found
+                .native
+                .iter()
+                .all(|it| it.path.components().count() == 1),
+        );
+        done += 1;
+    }
+    assert!(
+        done > 0 && whole < done,
+        "{whole} of {done} lists name the root alone"
+    );
+    println!("{done} scripts, {whole} lists without a path below the root");
+}
+
+/// A list that names everything would be as right as one that names what changed.
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn root_few_changes_are_a_short_list_however_much_is_there() {
+    let store = Store::new();
+    let driver = store.open();
+    driver.create(&layer("base", None)).unwrap();
+    {
+        let base = look(&*driver, "base");
+        for directory in 0..20 {
+            let directory = base.tree.join(format!("d{directory}"));
+            fs::create_dir(&directory).unwrap();
+            for file in 0..20 {
+                fs::write(directory.join(format!("f{file}")), "text").unwrap();
+            }
+        }
+        fs::hard_link(base.tree.join("d5/f5"), base.tree.join("d6/link")).unwrap();
+    }
+    driver.create(&container("top", Some("base"))).unwrap();
+    let none = driver.native_changes(&id("top"), Some(&id("base")));
+    assert_eq!(none.unwrap(), []);
+    {
+        let top = look(&*driver, "top");
+        fs::write(top.tree.join("d1/f1"), "other").unwrap();
+        fs::write(top.tree.join("d2/new\n \\"), "new").unwrap();
+        fs::remove_file(top.tree.join("d3/f3")).unwrap();
+        fs::rename(top.tree.join("d4"), top.tree.join("moved")).unwrap();
+        fs::write(top.tree.join("d5/f5"), "linked").unwrap();
+    }
+    let found = lists(&*driver, "top", "base");
+    assert_eq!(found.checked, found.walked);
+    let named: Vec<_> = found
+        .native
+        .iter()
+        .map(|it| (it.path.to_str().unwrap(), it.kind))
+        .collect();
+    let expected = [
+        ("d1/f1", ChangeKind::Modify),
+        ("d2", ChangeKind::Modify),
+        ("d2/new\n \\", ChangeKind::Add),
+        ("d3", ChangeKind::Modify),
+        ("d3/f3", ChangeKind::Delete),
+        ("d4", ChangeKind::Delete),
+        ("d5/f5", ChangeKind::Modify),
+        ("d6/link", ChangeKind::Modify),
+        ("moved", ChangeKind::Add),
+    ];
+    assert_eq!(named, expected);
+    let all = driver.native_changes(&id("base"), None).unwrap();
+    assert_eq!(all.len(), 20 + 400 + 1);
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A store that is used by our program and containers-storage in turns.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::support::{Store, run};
+
+/// The program of this workspace that was built beside the tests.
+fn ours() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let directory = tests.ancestors().nth(2).unwrap();
+    directory.join("plywood")
+}
+
+fn tool(program: &Path, store: &Store, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command
+        .arg("--graph")
+        .arg(store.graph_root())
+        .arg("--run")
+        .arg(store.path("r"))
+        .args(["--storage-driver", "zfs"])
+        .args(arguments);
+    run(&mut command)
+}
+
+fn id(letter: &str) -> String {
+    letter.repeat(64)
+}
+
+/// The names, kinds, modes, owners, sizes and contents of a tree.
+fn tree(path: &str) -> String {
+    let script = "find . -mindepth 1 -printf '%P %y %m %U %G %n\\n' | sort; \
+                  find . -type f | sort | xargs -r sha256sum";
+    run(Command::new("sh")
+        .args(["-e", "-c", script])
+        .current_dir(path.trim()))
+}
+
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn interop_either_tool_works_on_what_the_other_made() {
+    let store = Store::new();
+    fs::create_dir(store.graph_root()).unwrap();
+    let (ours, theirs) = (ours(), PathBuf::from("containers-storage"));
+    let edits = "echo text > file; mkdir -m 0711 d; ln file d/link; chown 3:4 d; echo one >> log";
+    // Each makes a layer on one of the other's.
+    let mut below = String::new();
+    for (letter, maker, reader) in [
+        ("a", &ours, &theirs),
+        ("b", &theirs, &ours),
+        ("c", &ours, &theirs),
+    ] {
+        let layer = id(letter);
+        let mut create = vec!["create-layer", "--id", &layer];
+        if !below.is_empty() {
+            create.push(&below);
+        }
+        tool(maker, &store, &create);
+        let path = tool(maker, &store, &["mount", &layer]);
+        assert_eq!(
+            path.trim(),
+            store.home().join("graph").join(&layer).to_str().unwrap()
+        );
+        let edit = format!("rm -rf d file; {edits}; touch {letter}");
+        run(Command::new("sh")
+            .args(["-e", "-c", &edit])
+            .current_dir(path.trim()));
+        let made = tree(&path);
+        tool(maker, &store, &["unmount", &layer]);
+        let path = tool(reader, &store, &["mount", &layer]);
+        assert_eq!(tree(&path), made, "{letter}");
+        tool(reader, &store, &["unmount", &layer]);
+        assert_eq!(
+            tool(&ours, &store, &["changes", &layer]),
+            tool(&theirs, &store, &["changes", &layer]),
+            "{letter}"
+        );
+        below = layer;
+    }
+    let layers = |program: &Path| {
+        let listed = tool(program, &store, &["layers", "--quiet"]);
+        let mut lines: Vec<String> = listed.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(layers(&ours), layers(&theirs));
+    // Each removes what the other made.
+    tool(&theirs, &store, &["delete-layer", &id("c")]);
+    tool(&ours, &store, &["delete-layer", &id("b")]);
+    tool(&theirs, &store, &["delete-layer", &id("a")]);
+    store.assert_only(&[]);
+}

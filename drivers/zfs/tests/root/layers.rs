@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers come and go as datasets.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::MetadataExt as _,
+    process::{Command, Stdio},
+};
+
+use plywood::mount;
+use plywood_plugin_sdk::{DriverErrorCode, MountRequest, Removed};
+
+use crate::support::{Store, container, id, layer, look, run, zfs};
+
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn root_layers_are_made_shown_and_removed() {
+    let store = Store::new();
+    let driver = store.open();
+    driver.create(&layer("base", None)).unwrap();
+    {
+        let base = look(&*driver, "base");
+        let found = fs::metadata(&base.tree).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid()), (0o555, 0));
+        fs::write(base.tree.join("file"), "text").unwrap();
+    }
+    driver.create(&container("top", Some("base"))).unwrap();
+    assert_eq!(driver.list().unwrap(), [id("base"), id("top")]);
+    let code = driver.create(&layer("top", None)).unwrap_err().code;
+    assert_eq!(code, DriverErrorCode::ALREADY_EXISTS);
+    let code = driver.create(&layer("x", Some("none"))).unwrap_err().code;
+    assert_eq!(code, DriverErrorCode::NOT_FOUND);
+
+    let mut request = MountRequest::default();
+    for read_only in [false, true] {
+        request.read_only = read_only;
+        let plan = driver.mount_plan(&id("top"), &request).unwrap();
+        let seen = mount::execute(&plan).unwrap();
+        assert_eq!(seen, store.home().join("graph/top"));
+        assert_eq!(fs::read_to_string(seen.join("file")).unwrap(), "text");
+        let written = fs::write(seen.join("new"), "x");
+        assert_eq!(written.is_err(), read_only);
+        // It can be looked at while it is mounted either way.
+        assert!(look(&*driver, "top").tree.join("new").exists());
+        assert_eq!(
+            driver.trash(&id("top")).unwrap_err().code,
+            DriverErrorCode::BUSY
+        );
+        mount::undo(&plan, &seen).unwrap();
+        driver.released(&id("top")).unwrap();
+        assert!(!seen.exists());
+    }
+    request.options = vec!["volatile".to_owned()];
+    let code = driver.mount_plan(&id("top"), &request).unwrap_err().code;
+    assert_eq!(code, DriverErrorCode::INVALID_ARGUMENT);
+
+    let facts = driver.metadata(&id("top")).unwrap();
+    assert_eq!(facts["Dataset"], format!("{}/top", store.pool));
+    let status = driver.status().unwrap();
+    assert!(
+        status.contains(&("Zpool Health".to_owned(), "ONLINE".to_owned())),
+        "{status:?}"
+    );
+
+    // Children live on without their parent.
+    assert_eq!(driver.remove(&id("base")).unwrap(), Removed::Now);
+    assert_eq!(driver.remove(&id("base")).unwrap(), Removed::AlreadyGone);
+    assert!(look(&*driver, "top").tree.join("file").exists());
+    assert_eq!(driver.remove(&id("top")).unwrap(), Removed::Now);
+    store.assert_only(&[]);
+}
+
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn root_staged_layers_are_published_given_up_or_reclaimed() {
+    let store = Store::new();
+    let driver = store.open();
+    driver.create(&layer("base", None)).unwrap();
+    let staged = driver.stage(&layer("new", Some("base"))).unwrap();
+    fs::write(staged.target.directory.join("file"), "x").unwrap();
+    driver.sync_staged(&staged.token).unwrap();
+    assert_eq!(driver.list().unwrap(), [id("base")]);
+    driver
+        .adopt(&staged.token, &layer("named", Some("base")))
+        .unwrap();
+    assert!(look(&*driver, "named").tree.join("file").exists());
+    let staged = driver.stage(&layer("other", Some("base"))).unwrap();
+    driver.discard(&staged.token).unwrap();
+    driver.discard(&staged.token).unwrap();
+    store.assert_only(&["base", "named"]);
+
+    // What a process holds is left alone; what one held that is dead is not.
+    driver.stage(&layer("left", Some("base"))).unwrap();
+    driver.trash(&id("named")).unwrap().unwrap();
+    let other = store.open();
+    assert_eq!(other.recover().unwrap(), Vec::<String>::new());
+    std::mem::forget(driver);
+    // Its locks are those of open files here; a copy of the places has none.
+    let (places, kept) = (store.home().join("tempdirs"), store.home().join("kept"));
+    fs::rename(&places, &kept).unwrap();
+    run(Command::new("cp").arg("-r").args([&kept, &places]));
+    fs::remove_dir_all(&kept).unwrap();
+    assert_eq!(other.recover().unwrap().len(), 2);
+    store.assert_only(&["base"]);
+}
+
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn root_a_limit_is_one() {
+    let store = Store::new();
+    let driver = store.open();
+    let mut request = container("full", None);
+    let option = ("size".to_owned(), "20m".to_owned());
+    request.storage_options.extend([option]);
+    driver.create(&request).unwrap();
+    let quota = zfs(&[
+        "get",
+        "-Hp",
+        "-o",
+        "value",
+        "quota",
+        &format!("{}/full", store.pool),
+    ]);
+    assert_eq!(quota.trim(), "20971520");
+    let full = look(&*driver, "full");
+    let mut file = fs::File::create(full.tree.join("file")).unwrap();
+    let block: Vec<u8> = (0..1_u32 << 18)
+        .flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    let failed = (0..64).find_map(|_| file.write_all(&block).and_then(|()| file.sync_all()).err());
+    assert_eq!(
+        failed.unwrap().raw_os_error(),
+        Some(rustix::io::Errno::DQUOT.raw_os_error())
+    );
+}
+
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn root_a_layer_that_is_in_use_is_not_removed_and_its_user_is_named() {
+    let store = Store::new();
+    let driver = store.open();
+    driver.create(&layer("held", None)).unwrap();
+    let place = store.path("elsewhere");
+    fs::create_dir(&place).unwrap();
+    run(Command::new("mount")
+        .args(["-t", "zfs", &format!("{}/held", store.pool)])
+        .arg(&place));
+    let mut user = Command::new("sleep")
+        .arg("600")
+        .current_dir(&place)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let error = driver.remove(&id("held")).unwrap_err();
+    assert_eq!(error.code, DriverErrorCode::BUSY);
+    assert!(error.message.contains(place.to_str().unwrap()), "{error}");
+    user.kill().unwrap();
+    user.wait().unwrap();
+    run(Command::new("umount").arg(&place));
+    driver.recover().unwrap();
+    drop(driver);
+    store.open().recover().unwrap();
+    assert_eq!(
+        store.open().remove(&id("held")).unwrap(),
+        Removed::AlreadyGone
+    );
+    store.assert_only(&[]);
+}

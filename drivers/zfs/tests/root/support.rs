@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use plywood_driver_zfs::Zfs;
+use plywood_plugin_sdk::{
+    CreateRequest, Driver, DriverError, Host, LayerId, LayerKind, LogLevel, OpenRequest, Plugin,
+};
+
+struct Loud;
+
+impl Host for Loud {
+    fn log(&self, level: LogLevel, _: &str, message: &str) {
+        // Comparing everything is right, and not what is tested.
+        assert!(
+            level != LogLevel::Warn || message.contains("Unable"),
+            "{message}"
+        );
+    }
+}
+
+/// A pool in a file with a store on it, destroyed at the end.
+pub(crate) struct Store {
+    dir: tempfile::TempDir,
+    pub(crate) pool: String,
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("plywoodzfs")
+            .tempdir()
+            .unwrap();
+        let name = dir.path().file_name().unwrap().to_str().unwrap();
+        let pool: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let image = dir.path().join("image");
+        File::create(&image).unwrap().set_len(512 << 20).unwrap();
+        let this = Self { dir, pool };
+        run(Command::new("zpool")
+            .args(["create", "-f", "-o", "cachefile=none", "-m"])
+            .arg(this.mounted())
+            .arg(&this.pool)
+            .arg(&image));
+        this
+    }
+
+    pub(crate) fn mounted(&self) -> PathBuf {
+        self.dir.path().join("fs")
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn graph_root(&self) -> PathBuf {
+        self.mounted().join("g")
+    }
+
+    pub(crate) fn home(&self) -> PathBuf {
+        self.graph_root().join("zfs")
+    }
+
+    pub(crate) fn open_with(&self, options: &[&str]) -> Result<Box<dyn Driver>, DriverError> {
+        let run_dir = self.path("r/zfs");
+        let mut request = OpenRequest::new(self.home(), run_dir, Arc::new(Loud));
+        request.options = options.iter().map(|&option| option.to_owned()).collect();
+        request.known_drivers = vec!["overlay".to_owned(), "zfs".to_owned()];
+        Zfs::open(request)
+    }
+
+    pub(crate) fn open(&self) -> Box<dyn Driver> {
+        self.open_with(&[]).unwrap()
+    }
+
+    /// The names of everything in the pool, without the snapshots that go with their last clone.
+    pub(crate) fn datasets(&self) -> Vec<String> {
+        let listed = zfs(&[
+            "list",
+            "-H",
+            "-r",
+            "-o",
+            "name,defer_destroy",
+            "-t",
+            "all",
+            &self.pool,
+        ]);
+        let lines = listed.lines().filter_map(|line| line.split_once('\t'));
+        let lasting = lines.filter(|(name, deferred)| *deferred != "on" && *name != self.pool);
+        lasting
+            .map(|(name, _)| name[self.pool.len() + 1..].to_owned())
+            .collect()
+    }
+
+    /// Asserts that nothing but these layers is there.
+    pub(crate) fn assert_only(&self, layers: &[&str]) {
+        assert_eq!(self.datasets(), layers);
+        assert!(!self.home().join("tempdirs").exists(), "places are left");
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // A failed test may have left something mounted; the pool goes with its image.
+        Command::new("zpool")
+            .args(["destroy", "-f", &self.pool])
+            .output()
+            .ok();
+    }
+}
+
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn zfs(arguments: &[&str]) -> String {
+    run(Command::new("zfs").args(arguments))
+}
+
+/// There is nothing like a dataset inside a dataset's files.
+pub(crate) fn nest(path: &Path) {
+    fs::create_dir(path).unwrap();
+}
+
+pub(crate) fn id(text: &str) -> LayerId {
+    LayerId::new(text).unwrap()
+}
+
+pub(crate) fn layer(name: &str, parent: Option<&str>) -> CreateRequest {
+    CreateRequest::new(id(name), parent.map(id))
+}
+
+pub(crate) fn container(name: &str, parent: Option<&str>) -> CreateRequest {
+    let mut request = layer(name, parent);
+    request.kind = LayerKind::ReadWrite;
+    request
+}
+
+/// A layer's files, until this is dropped.
+pub(crate) struct Look<'a> {
+    driver: &'a dyn Driver,
+    pub(crate) tree: PathBuf,
+}
+
+pub(crate) fn look<'a>(driver: &'a dyn Driver, name: &str) -> Look<'a> {
+    let tree = driver.unpack_target(&id(name)).unwrap().directory;
+    Look { driver, tree }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.driver.discard(self.tree.to_str().unwrap()).unwrap();
+    }
+}

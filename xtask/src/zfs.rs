@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The zfs driver on real `OpenZFS`, in the virtual machine.
+
+use std::{fmt::Write as _, fs};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{run, vm};
+
+/// What is run.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// How many random scripts native and walked lists are compared on; 500 take about an hour
+    /// where the machine is emulated.
+    #[arg(long, default_value_t = 5)]
+    scripts: u32,
+    /// Every case of the suite that is quick elsewhere, as plugin and linked in: about two hours
+    /// where the machine is emulated.
+    #[arg(long)]
+    all: bool,
+    /// Only the suite.
+    #[arg(long)]
+    suite: bool,
+}
+
+impl Options {
+    /// What continuous integration has time for.
+    pub(crate) fn quick() -> Self {
+        Self {
+            scripts: 5,
+            all: false,
+            suite: false,
+        }
+    }
+
+    /// The suite alone.
+    pub(crate) fn suite(all: bool) -> Self {
+        Self {
+            scripts: 0,
+            all,
+            suite: true,
+        }
+    }
+}
+
+/// The cases that an emulated machine has time for: making, listing, staging, limits, changes, a
+/// read-only mount, what is left open or mounted.
+const CASES: &str =
+    "GD-LIF-001,GD-LIF-012,GD-LIF-024,GD-MNT-009,GD-DIF-001,GD-DIF-017,GD-DIF-049,GD-LEK-001";
+
+/// How much longer everything may take than on a real machine.
+const PATIENCE: &str = "20";
+
+/// How long all of it may take, in seconds.
+const LIMIT: u64 = 4 * 3600;
+
+/// Builds what is needed, and runs the driver's tests and the suite in the machine.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    vm::setup()?;
+    let packages = [
+        "plywood-conformance",
+        "plywood-conformance-linked",
+        "plywood-driver-zfs-plugin",
+        "plywood-cli",
+    ];
+    let mut build = vec!["build", "--quiet"];
+    build.extend(packages.iter().flat_map(|package| ["-p", package]));
+    run::cargo(&build)?;
+    let place = run::target_dir().join("zfs");
+    fs::create_dir_all(&place).with_context(|| format!("cannot create `{}`", place.display()))?;
+    let mut script = String::from("set -e\nmodprobe zfs zfs_arc_max=268435456\n");
+    if !options.suite {
+        let tests = tests()?;
+        writeln!(
+            script,
+            "PLYWOOD_SCRIPTS={} {tests} --ignored --test-threads=2",
+            options.scripts
+        )?;
+    }
+    script.push_str(&suite(options));
+    vm::run(&vm::Options::of(&["bash", "-c", &script], &place, LIMIT))
+}
+
+/// The command lines of the suite.
+fn suite(options: &Options) -> String {
+    let path = |name: &str| run::built(run::Profile::Dev, name).display().to_string();
+    let cases = if options.all {
+        "--group quick".to_owned()
+    } else {
+        format!("--only {CASES}")
+    };
+    let common = format!("--scratch loop:zfs --patience {PATIENCE} {cases} --verbose");
+    let mut text = format!(
+        "'{}' run '{}' {common} --out /share/plugin\n",
+        path("plywood-conformance"),
+        path("libplywood_driver_zfs.so")
+    );
+    if options.all {
+        let linked = path("plywood-conformance-linked");
+        text = format!("{text}'{linked}' run --embedded zfs {common} --out /share/linked\n");
+    }
+    text
+}
+
+/// Builds the driver's tests; where they are.
+fn tests() -> Result<String> {
+    let arguments = [
+        "test",
+        "-p",
+        "plywood-driver-zfs",
+        "--test",
+        "root",
+        "--no-run",
+        "--message-format=json",
+        "--quiet",
+    ];
+    let printed = run::output(run::command(env!("CARGO"), arguments))?;
+    for line in printed.lines() {
+        let message: serde_json::Value = serde_json::from_str(line)?;
+        if let Some(path) = message["executable"].as_str() {
+            return Ok(format!("'{path}'"));
+        }
+    }
+    anyhow::bail!("cargo does not say where the tests of zfs are")
+}
