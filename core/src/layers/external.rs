@@ -85,8 +85,8 @@ impl LayerStore {
     /// Makes a layer of what a source has, for which it gave `record`.
     ///
     /// # Behavior
-    /// - A driver that takes external directories gets the source's; for every other one the
-    ///   source's stream is unpacked.
+    /// - A driver that takes external directories gets the source's; for every other one, and when
+    ///   the driver cannot take this one, the source's stream is unpacked.
     ///
     /// # Errors
     /// Those of [`LayersWrite::create`] and [`LayerStore::put`]; `NotSupported` when the driver
@@ -109,7 +109,13 @@ impl LayerStore {
         if driver.capabilities().external_directory {
             let (mut write, mut inner) = self.write(held)?;
             options.check(&write, new, &mut inner)?;
-            return write.create_external(new, found, record);
+            match write.create_external(new, found, record) {
+                // For instance files that need other owners.
+                Err(error) if error.kind() == ErrorKind::NotSupported && found.blob.is_some() => {
+                    tracing::info!("{error}: its stream is unpacked instead");
+                }
+                done => return done,
+            }
         }
         let Some(blob) = &found.blob else {
             let (name, path) = (driver.name(), found.directory.display());
@@ -127,9 +133,11 @@ impl LayerStore {
             "unpacking the stream of a layer source"
         );
         let stream = PatientFile::open(blob, found.timeout)?;
+        // Other digests are not computed on the way.
+        let known = |digest: &&Digest| digest.algorithm() == "sha256";
         let options = PutOptions {
-            expected_diff: record.diff_digest.as_ref(),
-            expected_compressed: record.compressed_digest.as_ref(),
+            expected_diff: record.diff_digest.as_ref().filter(known),
+            expected_compressed: record.compressed_digest.as_ref().filter(known),
             ..options
         };
         let new = NewLayer {
