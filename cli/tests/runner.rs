@@ -23,6 +23,7 @@ mod runner {
     mod own;
     mod parsing;
     mod podman;
+    mod sources;
     mod support;
     mod texts;
 }

@@ -11,8 +11,9 @@ use flate2::{Compression as Level, write::GzEncoder};
 use plywood::{
     Digest, ErrorKind, Result,
     archive::Compression,
+    layers::PutOptions,
     plugin::PluginOptions,
-    sdk::embed_layer_source,
+    sdk::{IdMap, IdMaps, embed_layer_source},
     store::{DiffOptions, MountOptions, NewContainer, NewImage, NewLayer, Store, StoreOptions},
 };
 
@@ -287,6 +288,38 @@ fn root_what_is_not_there_or_makes_no_sense_is_refused() {
     assert!(!graph.join("overlay/tempdirs").exists());
     assert!(!graph.join("overlay-layers/tmp").exists());
     assert_eq!(store.layers().unwrap().len(), 1);
+}
+
+/// Files that need other owners than the source gives them are the store's own.
+#[test]
+fn root_a_layer_with_id_maps_is_unpacked() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new(Kind::Overlay);
+    let stores = stores_of(&fixture);
+    let theirs = remote(&stores, &[("a", "text")]);
+    let store = open(&fixture, &stores);
+    let found = store.lookup_additional_layer(Some(&theirs.digest), None, None);
+    let map = IdMap {
+        container_id: 0,
+        host_id: 100_000,
+        size: 65_536,
+    };
+    let new = NewLayer {
+        id: Some(id('1')),
+        id_maps: IdMaps {
+            uids: vec![map],
+            gids: vec![map],
+        },
+        ..NewLayer::default()
+    };
+    found.unwrap().put(new, PutOptions::default()).unwrap();
+    let file = format!("graph/overlay/{}/diff/a", id('1'));
+    let file = fs::symlink_metadata(fixture.root.path().join(file)).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&file), 100_000);
+    let (_, plain) = diff(&store, &id('1'), Some(Compression::None)).unwrap();
+    assert!(plain == theirs.tar);
 }
 
 /// A stream that is not the one that the source describes must not become a layer.

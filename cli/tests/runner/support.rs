@@ -71,6 +71,8 @@ pub(super) fn program() -> &'static Path {
         build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
         build.args([
             "-p",
+            "plywood-driver-additional-layer-store-plugin",
+            "-p",
             "plywood-driver-btrfs-plugin",
             "-p",
             "plywood-driver-overlay-plugin",
@@ -86,7 +88,7 @@ pub(super) fn program() -> &'static Path {
             "the driver plugins do not build: {}",
             built.err
         );
-        for name in ["btrfs", "overlay", "vfs"] {
+        for name in ["additional_layer_store", "btrfs", "overlay", "vfs"] {
             let file = directory.join(format!("libplywood_driver_{name}.so"));
             assert!(file.is_file(), "{} is missing", file.display());
         }

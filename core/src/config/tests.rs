@@ -429,6 +429,24 @@ fn plywoods_own_file_names_plugins_and_limits() {
 }
 
 #[test]
+fn layer_sources_are_named_and_waited_for_when_there_is_a_store() {
+    let host = Host::new();
+    host.file(
+        "etc/plywood/plywood.conf",
+        "layer_sources = [\"acme\", \"other\"]\nlayer_source_timeout = \"2m\"",
+    );
+    let options = host.options();
+    assert_eq!(options.layer_sources, ["acme", "other"]);
+    assert_eq!(options.driver_options, [""; 0], "no store needs the time");
+    let host = host.set("STORAGE_OPTS", "overlay.additionallayerstore=/l:ref");
+    let expected = [
+        "overlay.additionallayerstore=/l:ref",
+        "additionallayerstore_timeout=120",
+    ];
+    assert_eq!(host.options().driver_options, expected);
+}
+
+#[test]
 fn plywoods_own_file_is_read_strictly() {
     let host = Host::new();
     let pin = format!("[plugin.x]\nsha256 = \"{}\"", "0".repeat(64));
@@ -441,6 +459,12 @@ fn plywoods_own_file_is_read_strictly() {
         ("lock_timeout = \"3\"", "not a duration"),
         ("lock_timeout = \"99999999999999999999s\"", "not a duration"),
         ("sync = \"maybe\"", "neither `filesystem` nor `none`"),
+        ("layer_sources = [\"A\"]", "not the name of a plugin"),
+        ("layer_source_timeout = \"0s\"", "not a duration from `1s`"),
+        (
+            "layer_source_timeout = \"100ms\"",
+            "not a duration from `1s`",
+        ),
         (
             "[plugin.x]\nsha256 = \"abc\"",
             ":2: `plugin.x.sha256`: not a SHA-256",

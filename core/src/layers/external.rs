@@ -36,8 +36,8 @@ const CHUNK: usize = 256 * 1024;
 /// The record that a source gives for a layer.
 ///
 /// # Behavior
-/// - What belongs to the place where the layer was is left out: id, parent, names, times, id maps,
-///   keys of big data.
+/// - What belongs to the place where the layer was is left out: id, parent, names, times, label, id
+///   maps, keys of big data.
 ///
 /// # Errors
 /// `Corrupt` when it is no record.
@@ -68,7 +68,6 @@ pub(crate) fn record_of(found: &SourceLayer) -> Result<Layer> {
     Ok(Layer {
         flags,
         metadata: given.metadata,
-        mount_label: given.mount_label,
         compressed_digest: given.compressed_digest,
         compressed_size: given.compressed_size,
         diff_digest: given.diff_digest,
@@ -86,8 +85,8 @@ impl LayerStore {
     /// Makes a layer of what a source has, for which it gave `record`.
     ///
     /// # Behavior
-    /// - A driver that takes external directories gets the source's; for every other one the
-    ///   source's stream is unpacked.
+    /// - A driver that takes external directories gets the source's; for every other one, and when
+    ///   the driver cannot take this one, the source's stream is unpacked.
     ///
     /// # Errors
     /// Those of [`LayersWrite::create`] and [`LayerStore::put`]; `NotSupported` when the driver
@@ -110,7 +109,13 @@ impl LayerStore {
         if driver.capabilities().external_directory {
             let (mut write, mut inner) = self.write(held)?;
             options.check(&write, new, &mut inner)?;
-            return write.create_external(new, found, record);
+            match write.create_external(new, found, record) {
+                // For instance files that need other owners.
+                Err(error) if error.kind() == ErrorKind::NotSupported && found.blob.is_some() => {
+                    tracing::info!("{error}: its stream is unpacked instead");
+                }
+                done => return done,
+            }
         }
         let Some(blob) = &found.blob else {
             let (name, path) = (driver.name(), found.directory.display());
@@ -128,9 +133,11 @@ impl LayerStore {
             "unpacking the stream of a layer source"
         );
         let stream = PatientFile::open(blob, found.timeout)?;
+        // Other digests are not computed on the way.
+        let known = |digest: &&Digest| digest.algorithm() == "sha256";
         let options = PutOptions {
-            expected_diff: record.diff_digest.as_ref(),
-            expected_compressed: record.compressed_digest.as_ref(),
+            expected_diff: record.diff_digest.as_ref().filter(known),
+            expected_compressed: record.compressed_digest.as_ref().filter(known),
             ..options
         };
         let new = NewLayer {
@@ -171,16 +178,23 @@ impl LayersWrite<'_> {
     }
 }
 
-/// Gives a new record what the source says about the layer.
+/// Gives a new record what the source says about the layer; what the caller says counts more.
 fn describe(new: &mut Layer, given: &Layer) {
-    *new = Layer {
-        id: std::mem::take(&mut new.id),
-        names: std::mem::take(&mut new.names),
-        parent: new.parent.take(),
-        created: std::mem::take(&mut new.created),
-        id_maps: std::mem::take(&mut new.id_maps),
-        ..given.clone()
-    };
+    if new.metadata.is_empty() {
+        new.metadata.clone_from(&given.metadata);
+    }
+    if new.flags.is_empty() {
+        new.flags.clone_from(&given.flags);
+    }
+    new.compressed_digest.clone_from(&given.compressed_digest);
+    new.compressed_size = given.compressed_size;
+    new.diff_digest.clone_from(&given.diff_digest);
+    new.toc_digest.clone_from(&given.toc_digest);
+    new.diff_size = given.diff_size;
+    new.compression_number = given.compression_number;
+    new.uids.clone_from(&given.uids);
+    new.gids.clone_from(&given.gids);
+    new.unknown.clone_from(&given.unknown);
 }
 
 impl Shared {

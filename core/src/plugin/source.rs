@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -77,7 +77,7 @@ impl SourceHandle {
         self.call("release", |source| source.release(directory))
     }
 
-    fn absolute(&self, path: &PathBuf) -> Result<()> {
+    fn absolute(&self, path: &Path) -> Result<()> {
         if path.is_absolute() {
             return Ok(());
         }

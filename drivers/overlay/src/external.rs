@@ -117,8 +117,11 @@ impl Layout {
         if let Err(error) = built {
             let (home, own) = (self.home.clone(), true);
             place.spend_reserve();
-            take_down(&Place { dir, home, own })?;
-            place.close()?;
+            let gone = take_down(&Place { dir, home, own });
+            if let Err(left) = gone.and_then(|()| place.close()) {
+                let text = format!("what was built of layer `{id}` stays for the next: {left}");
+                host.log(LogLevel::Warn, TARGET, &text);
+            }
             return Err(error);
         }
         let directory = LayerDirectory::new(text, external.timeout);

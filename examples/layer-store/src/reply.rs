@@ -27,7 +27,7 @@ use fuser::{
 use crate::Tree;
 
 /// How long the kernel may believe what it was told; the files do not change.
-const VALID: Duration = Duration::from_secs(60);
+const VALID: Duration = Duration::from_mins(1);
 
 /// A folder of layers as a file system.
 #[derive(Debug)]

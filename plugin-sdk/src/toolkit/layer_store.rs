@@ -136,7 +136,7 @@ impl LayerDirectory {
         PatientFile::open(&path, self.timeout)?
             .take(LONGEST_INFO + 1)
             .read_to_end(&mut text)
-            .map_err(|error| read_error(&path, error))?;
+            .map_err(|error| read_error(&path, &error))?;
         if text.len() as u64 > LONGEST_INFO {
             let message = format!("`{}` is longer than any record", path.display());
             return Err(DriverError::new(DriverErrorCode::CORRUPT, message)
@@ -190,12 +190,12 @@ impl LayerDirectory {
 }
 
 /// A failure to read from a store, with the time-out kept apart.
-fn read_error(path: &Path, error: io::Error) -> DriverError {
+fn read_error(path: &Path, error: &io::Error) -> DriverError {
     let timed_out = error.get_ref().and_then(|inner| inner.downcast_ref());
     let timed_out: Option<&DriverError> = timed_out;
     match timed_out {
         Some(inner) => inner.clone(),
-        None => DriverError::io("cannot read", path, &error),
+        None => DriverError::io("cannot read", path, error),
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
     thread,
@@ -27,8 +27,22 @@ use crate::{DriverError, DriverErrorCode, IoContext, Result};
 #[derive(Clone, Debug)]
 pub struct Pulse {
     beats: SyncSender<()>,
-    left: Arc<AtomicBool>,
+    state: Arc<AtomicU8>,
 }
+
+/// The work goes on, and somebody waits for it.
+const AWAITED: u8 = 0;
+/// The work goes on, and nobody waits for it any more.
+const LEFT: u8 = 1;
+/// The work is over.
+const OVER: u8 = 2;
+
+/// How many threads were left behind and still wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// So many of them, and what hangs is not asked once more: a program that runs for long must not
+/// fill up with threads.
+const MOST_WAITING: usize = 64;
 
 impl Pulse {
     /// Says that something was done; the limit begins anew.
@@ -36,7 +50,7 @@ impl Pulse {
     /// # Errors
     /// [`TIMEOUT`](DriverErrorCode::TIMEOUT) once nobody waits any more: the work is to stop.
     pub fn beat(&self) -> Result<()> {
-        if self.left.load(Ordering::Acquire) {
+        if self.state.load(Ordering::Acquire) == LEFT {
             return Err(DriverError::new(
                 DriverErrorCode::TIMEOUT,
                 "nobody waits for the result any more",
@@ -56,22 +70,30 @@ impl Pulse {
 /// - A panic of `work` goes on in the caller.
 ///
 /// # Errors
-/// Those of `work`; [`TIMEOUT`](DriverErrorCode::TIMEOUT), which names `path`; and when no thread
-/// can be started.
+/// Those of `work`; [`TIMEOUT`](DriverErrorCode::TIMEOUT), which names `path`, also when too many
+/// threads wait already; and when no thread can be started.
 pub fn within<T: Send + 'static>(
     limit: Duration,
     action: &str,
     path: &Path,
     work: impl FnOnce(&Pulse) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let left = Arc::new(AtomicBool::new(false));
+    if WAITING.load(Ordering::Acquire) >= MOST_WAITING {
+        return Err(timed_out(limit, action, path));
+    }
+    let state = Arc::new(AtomicU8::new(AWAITED));
     let (beats, heard) = mpsc::sync_channel(1);
     let pulse = Pulse {
         beats,
-        left: Arc::clone(&left),
+        state: Arc::clone(&state),
     };
     let running = thread::Builder::new().name("patience".to_owned());
-    let running = running.spawn(move || work(&pulse));
+    let running = running.spawn(move || {
+        let ending = Ending(Arc::clone(&pulse.state));
+        let done = work(&pulse);
+        drop(ending);
+        done
+    });
     let running = running.at("cannot start a thread for", path)?;
     loop {
         match heard.recv_timeout(limit) {
@@ -81,9 +103,26 @@ pub fn within<T: Send + 'static>(
                 return running.join().unwrap_or_else(|panic| resume_unwind(panic));
             }
             Err(RecvTimeoutError::Timeout) => {
-                left.store(true, Ordering::Release);
-                return Err(timed_out(limit, action, path));
+                WAITING.fetch_add(1, Ordering::AcqRel);
+                let order = Ordering::AcqRel;
+                let left = state.compare_exchange(AWAITED, LEFT, order, Ordering::Acquire);
+                if left.is_ok() {
+                    return Err(timed_out(limit, action, path));
+                }
+                // It ended at the last moment; the channel says so next.
+                WAITING.fetch_sub(1, Ordering::AcqRel);
             }
+        }
+    }
+}
+
+/// Notes the end of the work, also by a panic.
+struct Ending(Arc<AtomicU8>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.0.swap(OVER, Ordering::AcqRel) == LEFT {
+            WAITING.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
@@ -216,6 +255,12 @@ mod tests {
         assert_eq!(error.code, DriverErrorCode::TIMEOUT);
         assert_eq!(error.object.as_deref(), Some("/store/x"));
         assert_eq!(hears.recv().unwrap(), DriverErrorCode::TIMEOUT);
+        // It is no longer counted once it has ended.
+        let start = Instant::now();
+        while WAITING.load(Ordering::Acquire) > 1 {
+            assert!(start.elapsed() < SHORT * 20, "a thread is counted for ever");
+            thread::sleep(SHORT / 10);
+        }
     }
 
     #[test]
@@ -230,7 +275,7 @@ mod tests {
     fn a_file_arrives_whole_and_a_silent_one_fails() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("blob");
-        let bytes: Vec<u8> = (0..3 * CHUNK + 5).map(|n| (n % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=250).cycle().take(3 * CHUNK + 5).collect();
         fs::write(&path, &bytes).unwrap();
         let mut read = Vec::new();
         let mut file = PatientFile::open(&path, SHORT).unwrap();

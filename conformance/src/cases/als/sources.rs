@@ -383,7 +383,7 @@ pub(super) fn release_once(target: &mut Target) -> Outcome {
 
 pub(super) fn blob_stream(target: &mut Target) -> Outcome {
     let stage = Stage::new(target)?;
-    let served = stage.serve(one_file(&[7; 300_000]), &[])?;
+    let served = stage.serve(one_file(&vec![7; 300_000]), &[])?;
     stage.put(&served, "remote", None)?;
     demand!(
         stage.diff("remote")? == served.tar,
