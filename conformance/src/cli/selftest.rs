@@ -12,12 +12,14 @@ use plywood_conformance_faulty::FAULTS;
 
 use super::{
     HARNESS, USAGE,
-    run::{matches, own_mounts},
+    run::{matches, own_mounts, usual_jobs},
 };
 use crate::{
     Scratch, Spec, case,
     certificate::SelftestRecord,
-    describe, entry, report,
+    describe, entry,
+    images::Images,
+    report,
     selftest::{self, Caught, Lab, REFERENCE},
 };
 
@@ -27,12 +29,15 @@ pub(super) struct SelftestOptions {
     /// for anything.
     #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     only: Vec<String>,
-    /// How many cases run at once; as many as there are processors, when not given.
+    /// How many cases run at once; four for each processor, when not given.
     #[arg(long)]
     jobs: Option<usize>,
-    /// The directory where stores are made.
-    #[arg(long, default_value = "/var/tmp", value_name = "DIRECTORY")]
-    scratch: PathBuf,
+    /// Where stores are made, as for `run`.
+    #[arg(long, default_value = "loop:ext4", value_name = "SCRATCH")]
+    scratch: Spec,
+    /// Where the images of loop file systems lie, as for `run`.
+    #[arg(long, value_name = "PLACE")]
+    images: Option<String>,
     /// The directory of a report, where a whole self-test leaves what `certify` asks for.
     #[arg(long, conflicts_with = "only", value_name = "DIRECTORY")]
     out: Option<PathBuf>,
@@ -113,14 +118,10 @@ fn try_selftest(options: &SelftestOptions) -> io::Result<bool> {
     let work = tempfile::Builder::new()
         .prefix("plywood-conformance-")
         .tempdir_in("/var/tmp")?;
-    let spec = Spec::Directory(options.scratch.clone());
-    let scratch = Scratch::make(&spec, work.path()).map_err(io::Error::other)?;
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut lab = Lab::new(
-        &scratch,
-        work.path(),
-        options.jobs.unwrap_or(processors).max(1),
-    );
+    let images = Images::make(options.images.as_deref(), work.path())?;
+    let scratch = Scratch::make(&options.scratch, &images.path).map_err(io::Error::other)?;
+    let jobs = options.jobs.unwrap_or_else(usual_jobs).max(1);
+    let mut lab = Lab::new(&scratch, work.path(), jobs);
     lab.sabotage.clone_from(&options.sabotage);
     let wanted = |name: &str| {
         options.only.is_empty() || options.only.iter().any(|pattern| matches(pattern, name))
