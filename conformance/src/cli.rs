@@ -68,6 +68,7 @@ enum Command {
 /// - 0: every profile that was asked for is a success. 1: something failed. 2: nothing failed, but
 ///   not everything could be run. 3: the suite could not do its work. 4: the command line, the
 ///   plugin file or the selection makes no sense. 5: something outside the store was changed.
+/// - Told to stop by a signal, it ends what is running and tidies up; the rest was not run.
 pub fn main() -> i32 {
     let raw: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(code) = crate::worker_main(&raw) {
@@ -91,6 +92,12 @@ pub fn main() -> i32 {
             };
         }
     };
+    if matches!(arguments.command, Command::Run(_) | Command::Selftest(_))
+        && let Err(error) = crate::interrupt::take_signals()
+    {
+        eprintln!("error: signals cannot be caught: {error}");
+        return i32::from(HARNESS);
+    }
     i32::from(match arguments.command {
         Command::List { planned, json } => list(planned, json),
         Command::Explain { id } => explain(&id),

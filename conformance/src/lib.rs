@@ -23,6 +23,7 @@ mod describe;
 mod excuses;
 mod gates;
 mod images;
+mod interrupt;
 mod leaks;
 mod log;
 mod manifest;

@@ -18,7 +18,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Backing, Entry, Scratch, Site, Source,
+    Backing, Entry, Scratch, Site, Source, interrupt,
     site::{how, own_group},
     wire::{self, Leak, Status, Verdict},
     worker::INIT,
@@ -135,6 +135,9 @@ impl Outcome {
     }
 }
 
+/// Why a case has no result when the program was told to stop.
+const INTERRUPTED: &str = "interrupted";
+
 /// Runs `cases` on `scratch` and hands each outcome to `seen` as soon as it is there.
 ///
 /// # Behavior
@@ -157,7 +160,11 @@ pub fn run(
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| {
                 while let Some(entry) = next() {
-                    seen(run_one(options, scratch, entry));
+                    seen(if interrupt::asked() {
+                        Outcome::not_run(entry, &scratch.backing.spec, INTERRUPTED)
+                    } else {
+                        run_one(options, scratch, entry)
+                    });
                 }
             });
         }
@@ -198,6 +205,7 @@ fn try_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> io::R
     let ended = watch(&mut child, limit)?;
     let mut messages = wire::read(&site.messages)?;
     let verdict = match (ended, messages.verdict.take()) {
+        (None, _) if interrupt::asked() => Verdict::new(Status::NotRun, INTERRUPTED),
         (None, _) => Verdict::new(Status::Fail, format!("no end after {} s", limit.as_secs())),
         (Some(_), Some(verdict)) => verdict,
         (Some(status), None) => Verdict::new(
@@ -237,7 +245,7 @@ fn site(options: &Options, backing: &Backing, entry: &Entry, root: &Path, said: 
     }
 }
 
-/// Waits for the end; kills the whole group when there is none in time.
+/// Waits for the end; kills the whole group when there is none in time, or when told to stop.
 fn watch(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let end = Instant::now() + limit;
     let mut pause = Duration::from_micros(500);
@@ -245,7 +253,7 @@ fn watch(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if Instant::now() > end {
+        if Instant::now() > end || interrupt::asked() {
             let group = i32::try_from(child.id()).map_err(io::Error::other)?;
             killpg(Pid::from_raw(group), Signal::SIGKILL)?;
             child.wait()?;

@@ -261,6 +261,38 @@ fn root_without_rights_nothing_is_run() {
     assert!(said.err.contains("run it as root"), "{}", said.err);
 }
 
+/// Who stops a run gets its disk, its loop devices and a report of what there was back.
+#[test]
+fn root_a_run_that_is_told_to_stop_tidies_up() {
+    if !is_root() {
+        return;
+    }
+    let place = place();
+    let (scratch, out) = (place.path().join("scratch"), place.path().join("out"));
+    fs::create_dir(&scratch).unwrap();
+    let child = suite(&["run"])
+        .arg(minimal())
+        .args(["--group", "quick", "--scratch"])
+        .arg(&scratch)
+        .arg("--out")
+        .arg(&out)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = || fs::read_dir(&scratch).unwrap().next().is_some();
+    while !begun() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let id = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let text = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{text}");
+    assert!(text.contains("RESULT: INCOMPLETE"), "{text}");
+    assert!(!begun(), "files are left");
+    assert!(out.join("results.json").is_file());
+}
+
 #[test]
 fn root_a_driver_that_cannot_be_opened_is_no_success() {
     if !is_root() {

@@ -180,7 +180,8 @@ fn root_hard_links_that_lead_out_are_refused() {
 fn root_whiteouts_of_the_directory_itself_are_refused() {
     for name in ["d/.wh.", "d/.wh..", "d/.wh...", ".wh...", ".wh.."] {
         let tar = tar(&[dir("d/"), file("d/kept", "x"), item(b'0', name)]);
-        for form in [WhiteoutForm::Overlay, WhiteoutForm::Removal] {
+        let literal = WhiteoutForm::Literal;
+        for form in [WhiteoutForm::Overlay, WhiteoutForm::Removal, literal] {
             let trap = Trap::new();
             let error = trap.scratch.import(form, &tar).unwrap_err();
             assert_eq!(error.to_string(), format!("invalid whiteout path {name:?}"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Podman's and buildah's images in our hands and ours in theirs, on both drivers.
+//! Podman's and buildah's images in our hands and ours in theirs, on every driver that works here.
 
 use super::{
     abuse_support::{DRIVERS, check_store},
@@ -7,13 +7,14 @@ use super::{
     support::{Place, can_run, podman_script, same},
 };
 
-const TOOLS: [&str; 6] = [
+const TOOLS: [&str; 7] = [
     "podman",
     "buildah",
     "unshare",
     "bash",
     "busybox",
     "containers-storage",
+    "mkfs.btrfs",
 ];
 const RUN: &str = "$P run --rm --network=none --cgroups=disabled";
 

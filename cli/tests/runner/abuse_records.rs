@@ -48,6 +48,7 @@ fn root_damaged_records_are_named_and_nothing_is_deleted() {
                 }
                 let home = match driver {
                     "vfs" => place.graph().join("vfs/dir"),
+                    "btrfs" => place.graph().join("btrfs/subvolumes"),
                     _ => place.graph().join(driver),
                 };
                 for id in known.lines() {

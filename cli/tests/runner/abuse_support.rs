@@ -11,7 +11,7 @@ use std::{
 use super::support::{Answer, Place, run, tar_of};
 
 pub(super) const BASE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-pub(super) const DRIVERS: [&str; 2] = ["vfs", "overlay"];
+pub(super) const DRIVERS: [&str; 3] = ["vfs", "overlay", "btrfs"];
 
 /// Makes the layer `base` with two files, the image `img` on it and the container `ctr`.
 #[track_caller]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Entry, Level, Status,
-    case::{Failure, Outcome, demand, same},
+    case::{Outcome, demand, same},
     catalogue, entry,
     report::is_released,
 };

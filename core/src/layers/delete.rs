@@ -26,7 +26,7 @@ pub struct Reaper {
     driver: Option<Driver>,
     tokens: Vec<(LayerId, String)>,
     intents: Vec<Intent>,
-    /// Notes of what could not be moved away; the next writer tries again.
+    /// Notes of what could not be moved away, by which the next writer tries again.
     kept: Vec<Intent>,
     failures: Vec<Error>,
 }
@@ -79,8 +79,9 @@ impl Reaper {
             }
         }
         for intent in self.kept.drain(..) {
-            // Its lock goes with this process, and then the notes are found.
-            std::mem::forget(intent);
+            if let Err(error) = intent.place.abandon() {
+                self.failures.push(error.into());
+            }
         }
     }
 }
@@ -203,6 +204,8 @@ impl LayersWrite<'_> {
 impl Shared {
     /// Moves everything of layers without records out of the way.
     pub(super) fn move_away(&self, ids: &[LayerId], mut intent: Intent) -> Reaper {
+        // From here on nothing is taken back any more, and drivers need open files.
+        intent.place.spend_reserve();
         let mut reaper = Reaper::default();
         reaper.driver = self.driver.clone().map(Driver);
         for id in ids {

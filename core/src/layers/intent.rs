@@ -34,7 +34,7 @@ pub(super) struct Intent {
 impl Intent {
     pub(super) fn begin(shared: &Shared) -> Result<Self> {
         Ok(Self {
-            place: TempDir::create(&shared.tmp())?,
+            place: TempDir::create_to_build(&shared.tmp())?,
         })
     }
 

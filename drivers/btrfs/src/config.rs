@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The driver options of btrfs, and the options of one layer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, Result,
@@ -11,6 +11,8 @@ use plywood_plugin_sdk::{
 /// What the options ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
+    /// Graph roots of read-only stores whose layers can be parents.
+    pub(crate) image_stores: Vec<PathBuf>,
     /// The least limit that a layer may have in bytes.
     pub(crate) min_space: u64,
     /// The limit of a writable layer that has none of its own; 0 is none.
@@ -22,6 +24,7 @@ pub(crate) struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            image_stores: Vec::new(),
             min_space: 0,
             size: 0,
             sync: true,
@@ -41,6 +44,9 @@ impl Config {
 
     fn set(&mut self, option: &DriverOption<'_>) -> Result<()> {
         match option.key.as_str() {
+            "imagestore" | "additionalimagestore" => {
+                self.image_stores.extend(option.image_stores("btrfs")?);
+            }
             "min_space" => self.min_space = option.size()?,
             "size" => self.size = option.size()?,
             "sync" => self.sync = option.sync("btrfs")?,
@@ -99,8 +105,10 @@ mod tests {
             "btrfs.min_space=10m",
             "size = 1g",
             "BTRFS.sync=none",
+            "imagestore=/usr,/var",
         ]);
         let expected = Config {
+            image_stores: vec!["/usr".into(), "/var".into()],
             min_space: 10 << 20,
             size: 1 << 30,
             sync: false,

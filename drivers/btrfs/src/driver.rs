@@ -12,7 +12,7 @@ use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, IoContext,
     LayerId, LayerKind, MountPlan, MountRequest, NativeChange, OpenRequest, Removed, Result,
     Staged, UnpackTarget, Usage,
-    toolkit::{self, Held, Places, TempDir, temp_dir},
+    toolkit::{self, CopyOptions, Held, Places, TempDir, temp_dir},
 };
 
 use crate::{
@@ -38,6 +38,35 @@ pub(crate) struct BtrfsDriver {
     places: Places,
     /// Whether the file system answers what only the host's root may ask.
     may_search: bool,
+    /// Whether subvolumes can be shown with other ids.
+    may_map_ids: bool,
+}
+
+/// Where a layer is.
+struct Place {
+    path: PathBuf,
+    /// In this store's home, and not in an image store's.
+    own: bool,
+}
+
+impl Place {
+    /// Makes a new subvolume of the layer.
+    ///
+    /// What is in another store may be on another file system, or have been copied there as plain
+    /// directories: it is copied then, which takes time and room.
+    fn clone_to(&self, content: &Path) -> Result<()> {
+        if self.own {
+            return subvolume::snapshot(&self.path, content, Access::ReadWrite);
+        }
+        if subvolume::is_subvolume(&self.path)? {
+            match subvolume::snapshot(&self.path, content, Access::ReadWrite) {
+                Err(error) if error.errno == Some(libc::EXDEV) => {}
+                other => return other,
+            }
+        }
+        subvolume::create(content)?;
+        toolkit::copy_tree(&self.path, content, CopyOptions::everything())
+    }
 }
 
 impl BtrfsDriver {
@@ -60,6 +89,7 @@ impl BtrfsDriver {
         }
         Ok(Self {
             config,
+            may_map_ids: toolkit::can_map_ids(&subvolumes)?,
             home: request.home,
             run_dir: request.run_dir,
             places: Places::default(),
@@ -83,13 +113,30 @@ impl BtrfsDriver {
         self.home.join(PLACES)
     }
 
-    fn find(&self, id: &LayerId) -> Result<PathBuf> {
-        let path = self.path(id);
-        if is_dir(&path)? {
-            Ok(path)
-        } else {
-            Err(DriverError::no_layer(id))
+    /// Where the layer is: in the home, or in the first image store that has it.
+    fn locate(&self, id: &LayerId) -> Result<Option<Place>> {
+        let own = self.path(id);
+        if is_dir(&own)? {
+            return Ok(Some(Place {
+                path: own,
+                own: true,
+            }));
         }
+        for home in self.image_stores() {
+            let path = home.join("subvolumes").join(id.as_str());
+            if is_dir(&path)? {
+                return Ok(Some(Place { path, own: false }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn place(&self, id: &LayerId) -> Result<Place> {
+        self.locate(id)?.ok_or_else(|| DriverError::no_layer(id))
+    }
+
+    fn find(&self, id: &LayerId) -> Result<PathBuf> {
+        Ok(self.place(id)?.path)
     }
 
     /// The limit of a new layer in bytes.
@@ -113,17 +160,17 @@ impl BtrfsDriver {
     fn make(&self, request: &CreateRequest) -> Result<Held> {
         let limit = self.limit(request)?;
         let source = request.template.as_ref().or(request.parent.as_ref());
-        let source = source.map(|id| self.find(id)).transpose()?;
+        let source = source.map(|id| self.place(id)).transpose()?;
         let (uid, gid) = request.id_maps.root().ok_or_else(|| {
             DriverError::new(
                 DriverErrorCode::INVALID_ARGUMENT,
                 "the id maps have no entry for the root user",
             )
         })?;
-        let mut place = TempDir::create(&self.tempdirs())?;
+        let mut place = TempDir::create_to_build(&self.tempdirs())?;
         let content = place.addition();
         if let Some(source) = source {
-            subvolume::snapshot(&source, &content, Access::ReadWrite)?;
+            source.clone_to(&content)?;
         } else {
             subvolume::create(&content)?;
             let mode = fs::Permissions::from_mode(ROOT_MODE);
@@ -286,13 +333,14 @@ impl Driver for BtrfsDriver {
         capabilities.list = true;
         capabilities.read_only_mounts = true;
         capabilities.volatile_mounts = true;
-        capabilities.idmapped_mounts = true;
+        capabilities.idmapped_mounts = self.may_map_ids;
         capabilities.native_changes = self.may_search;
         capabilities.staging = true;
         capabilities.deferred_removal = true;
         capabilities.sync = self.config.sync;
         capabilities.size_quota = self.may_search;
         capabilities.template = true;
+        capabilities.image_stores = true;
         capabilities.directory_rename = true;
         capabilities.stable_inodes = true;
         capabilities.hard_link_copy_up = true;
@@ -323,13 +371,12 @@ impl Driver for BtrfsDriver {
 
     fn create(&self, request: &CreateRequest) -> Result<()> {
         self.refuse_existing(&request.id)?;
-        let held = self.make(request)?;
-        match self.publish(&held.content, request) {
-            Ok(()) => held.place.close(),
-            Err(error) => subvolume::remove(&held.content)
-                .and(held.place.close())
-                .and(Err(error)),
-        }
+        let mut held = self.make(request)?;
+        self.publish(&held.content, request).or_else(|error| {
+            held.place.spend_reserve();
+            subvolume::remove(&held.content).and(Err(error))
+        })?;
+        held.place.close()
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
@@ -340,7 +387,7 @@ impl Driver for BtrfsDriver {
     }
 
     fn exists(&self, id: &LayerId) -> Result<bool> {
-        is_dir(&self.path(id))
+        Ok(self.locate(id)?.is_some())
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
@@ -348,9 +395,10 @@ impl Driver for BtrfsDriver {
     }
 
     fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
-        let path = self.find(id)?;
+        let Place { path, own } = self.place(id)?;
         let mut found = BTreeMap::from([("Subvolume".to_owned(), path.display().to_string())]);
-        if self.may_search
+        if own
+            && self.may_search
             && let Some(account) = quota::account(&path)?
         {
             found.insert("SizeUsed".to_owned(), account.used.to_string());
@@ -363,7 +411,7 @@ impl Driver for BtrfsDriver {
 
     fn usage(&self, id: &LayerId) -> Result<Usage> {
         let path = self.find(id)?;
-        if self.may_search {
+        if self.may_search && subvolume::is_subvolume(&path)? {
             match frozen::usage(&path, &self.tempdirs()) {
                 // The process has given the right up since.
                 Err(error) if error.code == DriverErrorCode::PERMISSION => {}
@@ -374,10 +422,12 @@ impl Driver for BtrfsDriver {
     }
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
-        let path = self.find(id)?;
-        self.enforce_limit(id, &path)?;
+        let Place { path, own } = self.place(id)?;
+        if own {
+            self.enforce_limit(id, &path)?;
+        }
         let target = self.run_dir.join(id.as_str());
-        toolkit::tree_plan("btrfs", path, target, request, true)
+        toolkit::tree_plan("btrfs", path, target, request, own)
     }
 
     fn released(&self, id: &LayerId) -> Result<()> {
@@ -408,6 +458,9 @@ impl Driver for BtrfsDriver {
             None => changes::everything(&path),
             Some(parent) => {
                 let parent = self.find(parent)?;
+                if !subvolume::is_subvolume(&path)? || !subvolume::is_subvolume(&parent)? {
+                    return changes::whole(&path, &parent);
+                }
                 match changes::list(&path, &parent, &self.tempdirs()) {
                     Err(error) if error.code == DriverErrorCode::PERMISSION => {
                         changes::whole(&path, &parent)
@@ -469,5 +522,10 @@ impl Driver for BtrfsDriver {
 
     fn sync(&self, id: &LayerId) -> Result<()> {
         self.sync_home(|| self.find(id))
+    }
+
+    fn image_stores(&self) -> Vec<PathBuf> {
+        let stores = self.config.image_stores.iter();
+        stores.map(|store| store.join("btrfs")).collect()
     }
 }

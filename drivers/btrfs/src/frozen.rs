@@ -29,11 +29,13 @@ impl Frozen {
     /// Freezes the layer at `path`.
     pub(crate) fn of(path: &Path, places: &Path) -> Result<Self> {
         match Self::snapshot(path, places) {
+            // An image store's may be on another file system, where nobody changes it.
             Err(error)
-                if matches!(
-                    error.code,
-                    DriverErrorCode::READ_ONLY | DriverErrorCode::NO_SPACE
-                ) =>
+                if error.errno == Some(libc::EXDEV)
+                    || matches!(
+                        error.code,
+                        DriverErrorCode::READ_ONLY | DriverErrorCode::NO_SPACE
+                    ) =>
             {
                 let subvolume = subvolume::open(path)?;
                 rustix::fs::syncfs(&subvolume).at("cannot sync", path)?;
@@ -47,7 +49,7 @@ impl Frozen {
     }
 
     fn snapshot(path: &Path, places: &Path) -> Result<Self> {
-        let mut place = TempDir::create(places)?;
+        let mut place = TempDir::create_to_build(places)?;
         let frozen = place.addition();
         subvolume::snapshot(path, &frozen, Access::ReadOnly)?;
         match subvolume::open(&frozen) {
@@ -55,9 +57,12 @@ impl Frozen {
                 snapshot: Some((place, frozen)),
                 subvolume,
             }),
-            Err(error) => subvolume::remove(&frozen)
-                .and(place.close())
-                .and(Err(error)),
+            Err(error) => {
+                place.spend_reserve();
+                subvolume::remove(&frozen)
+                    .and(place.close())
+                    .and(Err(error))
+            }
         }
     }
 

@@ -50,6 +50,11 @@ pub(crate) fn open(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).at("cannot open", path)
 }
 
+/// Whether `path` is the root of a subvolume on a btrfs file system.
+pub(crate) fn is_subvolume(path: &Path) -> Result<bool> {
+    Ok(is_btrfs(path)? && is_root(open(path)?).at("cannot stat", path)?)
+}
+
 /// Whether a directory on btrfs is the root of a subvolume.
 fn is_root(directory: impl AsFd) -> io::Result<bool> {
     Ok(rustix::fs::fstat(directory)?.st_ino == FIRST_INODE)

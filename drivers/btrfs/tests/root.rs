@@ -8,6 +8,8 @@
 
 #[path = "root/changes.rs"]
 mod changes;
+#[path = "root/image_stores.rs"]
+mod image_stores;
 #[path = "root/layers.rs"]
 mod layers;
 #[path = "root/quota.rs"]

@@ -7,7 +7,7 @@ use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, Host, IdMaps,
     IoContext, LayerId, LayerKind, LogLevel, MountPlan, MountRequest, OpenRequest, Removed, Result,
     Staged, UnpackTarget, Usage, WhiteoutForm,
-    toolkit::{self, Places},
+    toolkit::{self, Places, Reserve},
 };
 
 use crate::{
@@ -252,8 +252,10 @@ impl Driver for OverlayDriver {
         let place = self.own(&request.id);
         let layout = &self.store.layout;
         let chain = plan.chain.as_ref();
+        let reserve = Reserve::new().at("cannot begin to make", &place.dir)?;
         let built = layout.build(&place.dir, &request.id, &plan.attributes, chain);
         built.or_else(|error| {
+            drop(reserve);
             // Not by way of the trash: a full disk has no room for that.
             staging::take_down(&place)?;
             Err(error)

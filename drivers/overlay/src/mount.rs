@@ -170,7 +170,12 @@ fn check(options: &[String], config: &Config) -> Result<()> {
             let message = format!("overlay: mount option \"{key}\" is set by the driver");
             return Err(invalid(message, option));
         }
-        // A mount program has options of its own and refuses what it does not know.
+        // No kernel and no program takes more than a page.
+        if option.is_empty() || option.len() >= 4096 {
+            let message = format!("overlay: a mount option of {} bytes", option.len());
+            return Err(invalid(message, option));
+        }
+        // A mount program has options of its own and says what it does not know.
         let known = is_flag(option) || KNOWN_KEYS.contains(&key);
         if !known && config.mount_program.is_none() {
             let message = format!("overlay: unknown mount option \"{option}\"");

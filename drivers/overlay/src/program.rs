@@ -119,7 +119,17 @@ pub(crate) fn mount(
         };
         return Err(failed(format!("{text}: {}", output.status)));
     }
-    let flags = flags(&options.list);
+    if let Some(option) = ignored(&String::from_utf8_lossy(&output.stderr), &options.list) {
+        unmount_target(target)?;
+        let message = format!("mount program {} does not know it", program.display());
+        return Err(DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message)
+            .object(option)
+            .remedy("leave it out of the mount options"));
+    }
+    let mut flags = flags(&options.list);
+    if options.read_only {
+        flags |= MountFlags::RDONLY;
+    }
     if flags.is_empty() {
         return Ok(());
     }
@@ -130,6 +140,20 @@ pub(crate) fn mount(
             Err(failed(format!("cannot set the mount's flags: {error}")))
         }
     }
+}
+
+/// The first of `options` that the program says it has ignored.
+///
+/// # Compatibility
+/// The text is that of fuse-overlayfs (`fuse_opt_proc` in its `main.c`); it names options of its
+/// own, too.
+fn ignored<'a>(errors: &str, options: &'a [String]) -> Option<&'a str> {
+    let names = errors
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("unknown argument ignored: "));
+    // The driver itself adds `userxattr`, which concerns the kernel's overlay alone.
+    let mut names = names.filter(|name| *name != "userxattr");
+    names.find_map(|name| options.iter().map(String::as_str).find(|own| own == &name))
 }
 
 fn flags(options: &[String]) -> MountFlags {

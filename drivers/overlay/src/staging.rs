@@ -20,7 +20,7 @@ pub(crate) const PLACES: &str = "tempdirs";
 impl Layout {
     /// Makes a place with an empty `diff` in it.
     pub(crate) fn stage(&self, attributes: &Attributes) -> Result<Held> {
-        let mut place = TempDir::create(&self.home.join(PLACES))?;
+        let mut place = TempDir::create_to_build(&self.home.join(PLACES))?;
         let content = place.addition();
         attributes.make_diff(&content)?;
         Ok(Held { place, content })
@@ -43,6 +43,7 @@ impl Layout {
         published.or_else(|error| {
             let home = self.home.clone();
             let own = true;
+            held.place.spend_reserve();
             unpublish(&held.content, &Place { dir, home, own }).and(Err(error))
         })
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The driver options of vfs.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use plywood_plugin_sdk::{
-    DriverError, DriverErrorCode, Result,
+    Result,
     toolkit::options::{self, DriverOption},
 };
 
@@ -17,10 +17,6 @@ pub(crate) struct Config {
     pub(crate) ignore_chown_errors: bool,
     /// Layers are made durable before they are recorded.
     pub(crate) sync: bool,
-}
-
-fn invalid(message: String, option: &str) -> DriverError {
-    DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message).object(option)
 }
 
 impl Config {
@@ -39,9 +35,7 @@ impl Config {
     fn set(&mut self, option: &DriverOption<'_>) -> Result<()> {
         match option.key.as_str() {
             "imagestore" | "additionalimagestore" => {
-                for store in option.value.split(',').filter(|store| !store.is_empty()) {
-                    self.image_stores.push(image_store(store, option.text)?);
-                }
+                self.image_stores.extend(option.image_stores("vfs")?);
             }
             "ignore_chown_errors" => self.ignore_chown_errors = option.boolean()?,
             "sync" => self.sync = option.sync("vfs")?,
@@ -53,28 +47,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-}
-
-fn image_store(store: &str, option: &str) -> Result<PathBuf> {
-    let path: PathBuf = Path::new(store)
-        .components()
-        .filter(|part| *part != Component::CurDir)
-        .collect();
-    if !path.is_absolute() {
-        let message = format!("vfs: image path \"{store}\" is not absolute.  Can not be relative");
-        return Err(invalid(message, option));
-    }
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_dir() => Ok(path),
-        Ok(_) => Err(invalid(
-            format!("vfs: image path \"{store}\" must be a directory"),
-            option,
-        )),
-        Err(error) => Err(invalid(
-            format!("vfs: can't stat imageStore dir {store}: {error}"),
-            option,
-        )),
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct VfsDriver {
     home: PathBuf,
     run_dir: PathBuf,
     places: Places,
+    /// Whether trees can be shown with other ids.
+    may_map_ids: bool,
 }
 
 impl VfsDriver {
@@ -40,14 +42,15 @@ impl VfsDriver {
             )
             .remedy("leave `imagestore` out of [storage]"));
         }
-        let this = Self {
+        let trees = request.home.join("dir");
+        toolkit::make_directories(&trees, 0o700)?;
+        Ok(Self {
             config,
+            may_map_ids: toolkit::can_map_ids(&trees)?,
             home: request.home,
             run_dir: request.run_dir,
             places: Places::default(),
-        };
-        toolkit::make_directories(&this.trees(), 0o700)?;
-        Ok(this)
+        })
     }
 
     fn trees(&self) -> PathBuf {
@@ -101,7 +104,7 @@ impl VfsDriver {
                 "the id maps have no entry for the root user",
             )
         })?;
-        let mut place = TempDir::create(&self.home.join(PLACES))?;
+        let mut place = TempDir::create_to_build(&self.home.join(PLACES))?;
         let content = place.addition();
         fs::DirBuilder::new()
             .mode(ROOT_MODE)
@@ -171,6 +174,7 @@ impl Driver for VfsDriver {
         capabilities.list = true;
         capabilities.read_only_mounts = true;
         capabilities.volatile_mounts = true;
+        capabilities.idmapped_mounts = self.may_map_ids;
         capabilities.staging = true;
         capabilities.deferred_removal = true;
         capabilities.sync = self.config.sync;

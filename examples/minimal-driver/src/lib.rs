@@ -59,7 +59,7 @@ impl Copies {
 
     /// A private directory; whatever is in it is removed when it is dropped.
     fn temporary(&self) -> Result<TempDir> {
-        TempDir::create(&self.home.join("tempdirs"))
+        TempDir::create_to_build(&self.home.join("tempdirs"))
     }
 }
 

@@ -52,7 +52,7 @@ impl Reflinks {
 
     /// A private directory; whatever is in it is removed when it is dropped.
     fn temporary(&self) -> Result<TempDir> {
-        TempDir::create(&self.home.join(PLACES))
+        TempDir::create_to_build(&self.home.join(PLACES))
     }
 
     fn place(&self, id: &LayerId) -> PathBuf {

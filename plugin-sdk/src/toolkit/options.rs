@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Driver options, `key=value`, and their values in the forms that Go's libraries read.
 
+use std::path::{Component, Path, PathBuf};
+
 use crate::{DriverError, DriverErrorCode, Result};
 
 /// An option that is meant for the driver.
@@ -102,6 +104,40 @@ impl DriverOption<'_> {
                 .remedy(format!(
                     "use `{driver}.sync=none` or `{driver}.sync=filesystem`"
                 ))),
+        }
+    }
+}
+
+impl DriverOption<'_> {
+    /// The graph roots of read-only stores that `imagestore` names, separated by commas.
+    ///
+    /// # Errors
+    /// A path that is not absolute or no directory; `driver` is named in the text.
+    pub fn image_stores(&self, driver: &str) -> Result<Vec<PathBuf>> {
+        let stores = self.value.split(',').filter(|store| !store.is_empty());
+        stores
+            .map(|store| self.image_store(driver, store))
+            .collect()
+    }
+
+    fn image_store(&self, driver: &str, store: &str) -> Result<PathBuf> {
+        let path: PathBuf = Path::new(store)
+            .components()
+            .filter(|part| *part != Component::CurDir)
+            .collect();
+        if !path.is_absolute() {
+            return Err(self.refuse(format!(
+                "{driver}: image path \"{store}\" is not absolute.  Can not be relative"
+            )));
+        }
+        match std::fs::metadata(&path) {
+            Ok(found) if found.is_dir() => Ok(path),
+            Ok(_) => Err(self.refuse(format!(
+                "{driver}: image path \"{store}\" must be a directory"
+            ))),
+            Err(error) => Err(self.refuse(format!(
+                "{driver}: can't stat imageStore dir {store}: {error}"
+            ))),
         }
     }
 }

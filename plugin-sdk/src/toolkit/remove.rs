@@ -98,7 +98,7 @@ fn remove_at(parent: BorrowedFd<'_>, name: &CStr, protected: Protected) -> Resul
     };
     loop {
         let before = remover.moved;
-        remover.empty(top.as_fd(), 0)?;
+        remover.empty(Dir::read_from(&top)?, 0)?;
         if remover.moved == before {
             break;
         }
@@ -183,9 +183,10 @@ impl Remover<'_> {
     }
 
     /// Removes everything in `directory`, or moves it up.
-    fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<(), Errno> {
-        for entry in Dir::read_from(directory)? {
+    fn empty(&mut self, mut listing: Dir, depth: usize) -> Result<(), Errno> {
+        while let Some(entry) = listing.read() {
             let entry = entry?;
+            let directory = listing.fd()?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
@@ -207,7 +208,7 @@ impl Remover<'_> {
                 let name = name.to_owned();
                 match open_child(directory, &name) {
                     Err(Errno::NOENT) => continue,
-                    child => self.empty(child?.as_fd(), depth + 1)?,
+                    child => self.empty(Dir::new(child?)?, depth + 1)?,
                 }
                 self.insist_in(directory, &name, || {
                     gone(rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR))

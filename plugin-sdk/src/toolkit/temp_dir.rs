@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::remove_tree;
+use super::{Reserve, remove_tree};
 use crate::{
     DriverError, DriverErrorCode, IoContext, Result,
     sys::ofd_lock::{self, LockKind},
@@ -45,6 +45,7 @@ pub struct TempDir {
     count: u64,
     /// `None` once closed.
     lock: Option<File>,
+    reserve: Option<Reserve>,
 }
 
 impl TempDir {
@@ -76,6 +77,7 @@ impl TempDir {
                     digits,
                     count: 0,
                     lock: Some(lock),
+                    reserve: None,
                 }),
                 Err(error) => {
                     // The place is someone's leftover, or the disk is full: in either case the
@@ -145,6 +147,35 @@ impl TempDir {
         self.path().join(numbered)
     }
 
+    /// Makes a place for something that is going to be built there, which can be removed again
+    /// when building it fails because no more files can be opened.
+    ///
+    /// # Errors
+    /// What the file system reports; that too few files can be opened.
+    pub fn create_to_build(root: &Path) -> Result<Self> {
+        let reserve = Reserve::new().at("cannot prepare to build in", root)?;
+        let mut place = Self::create(root)?;
+        place.reserve = Some(reserve);
+        Ok(place)
+    }
+
+    /// Gives back the open files that are kept for removing what was built, to who has to tidy up
+    /// before the place is closed.
+    pub fn spend_reserve(&mut self) {
+        self.reserve = None;
+    }
+
+    /// Leaves the place as it is to whoever recovers next.
+    ///
+    /// # Errors
+    /// What unlocking reports; the lock goes with the process at the latest.
+    pub fn abandon(mut self) -> Result<()> {
+        match self.lock.take() {
+            Some(lock) => ofd_lock::unlock(&lock).at("cannot unlock", self.path()),
+            None => Ok(()),
+        }
+    }
+
     /// Deletes the place with everything inside, and `root` when nothing else is in it.
     ///
     /// # Errors
@@ -154,6 +185,7 @@ impl TempDir {
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.spend_reserve();
         match self.lock.take() {
             Some(lock) => dispose(&self.root, &self.digits, &lock),
             None => Ok(()),

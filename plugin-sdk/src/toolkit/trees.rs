@@ -8,12 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::io::Errno;
+use rustix::{fs::CWD, io::Errno, mount::OpenTreeFlags};
 
 use super::{TempDir, is_there, remove_tree};
 use crate::{
-    DriverError, DriverErrorCode, IoContext, LayerId, MountPlan, MountRequest, MountStep,
-    MountSteps, Removed, Result, UnpackTarget,
+    DriverError, DriverErrorCode, IdMap, IdMaps, IoContext, LayerId, MountPlan, MountRequest,
+    MountStep, MountSteps, Removed, Result, UnpackTarget,
+    sys::{mount_attr, user_namespace},
 };
 
 /// The layers whose directories are in `directory`, sorted; what is no directory or cannot be the
@@ -59,6 +60,44 @@ pub fn remove_layer(places: &Path, tree: &Path) -> Result<Removed> {
         Err(error) => return Err(error),
     }
     Ok(Removed::Now)
+}
+
+/// Whether `directory` can be shown with other ids by an idmapped mount, found out by making one
+/// that is attached nowhere.
+///
+/// # Errors
+/// What the kernel reports beside that it cannot: the file system must allow it, and the process
+/// must have the file system's user namespace (`mount_setattr(2)`).
+pub fn can_map_ids(directory: &Path) -> Result<bool> {
+    let range = vec![IdMap {
+        container_id: 0,
+        host_id: 1,
+        size: 1,
+    }];
+    let maps = IdMaps {
+        uids: range.clone(),
+        gids: range,
+    };
+    let Ok(namespace) = user_namespace::with_maps(&maps) else {
+        // Nobody could show anything then.
+        return Ok(false);
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mapped = rustix::mount::open_tree(CWD, directory, flags)
+        .map_err(io::Error::from)
+        .and_then(|mount| mount_attr::map_ids(&mount, &namespace));
+    match mapped {
+        Ok(()) => Ok(true),
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EINVAL | libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP)
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error).at("cannot find out about id maps of", directory),
+    }
 }
 
 /// Whether files below `directory`, which is made when it is missing, can share their blocks until

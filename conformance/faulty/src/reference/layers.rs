@@ -174,7 +174,7 @@ impl Layers {
             LayerKind::ReadWrite => self.config.size,
             LayerKind::ReadOnly => 0,
         });
-        let mut place = TempDir::create(&self.places_dir())?;
+        let mut place = TempDir::create_to_build(&self.places_dir())?;
         let content = place.addition();
         let made = make_dirs(&content)
             .and_then(|()| self.fill(&content, source.as_deref(), limit))

@@ -36,7 +36,11 @@ fn both(
         answer
             .as_ref()
             .err()
-            .map(|error| error.source.raw_os_error())
+            .map(|error| match error.source.raw_os_error() {
+                // POSIX allows both for a directory that is not empty; xfs and ext4 differ.
+                Some(libc::EEXIST) if matches!(op, Op::Rename(..)) => Some(libc::ENOTEMPTY),
+                other => other,
+            })
     };
     let seen = ops::apply(layer, std::slice::from_ref(op));
     let renames_directory = matches!(op, Op::Rename(from, _) if tree.is_directory(from));

@@ -98,7 +98,7 @@ impl<'a> Unpacker<'a> {
         let (parent, base) = names::split(&path);
         if base.starts_with(whiteout::PREFIX) || whiteout::is_metadata(&path) {
             match self.target.whiteouts {
-                WhiteoutForm::Literal => {}
+                WhiteoutForm::Literal => whiteout::check_literal(entry, base)?,
                 WhiteoutForm::Removal => return self.removal(entry, &path, content),
                 WhiteoutForm::Overlay | WhiteoutForm::OverlayUserXattr => {
                     if base.starts_with(whiteout::PREFIX) {

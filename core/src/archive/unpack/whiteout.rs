@@ -50,6 +50,15 @@ fn deleted<'n>(entry: &Entry, base: &'n [u8]) -> Result<&'n [u8]> {
     Ok(name)
 }
 
+/// Refuses a whiteout that would be kept as it is and names nothing that could be deleted; what
+/// reads it later would delete something else.
+pub(super) fn check_literal(entry: &Entry, base: &[u8]) -> Result<()> {
+    if base.starts_with(PREFIX) && base != OPAQUE {
+        deleted(entry, base)?;
+    }
+    Ok(())
+}
+
 impl Unpacker<'_> {
     /// Makes a device 0:0, or the mark of an opaque directory.
     pub(super) fn overlay_whiteout(

@@ -108,6 +108,15 @@ impl Store {
         assert_eq!(self.subvolumes(), expected);
         assert!(!self.home().join("tempdirs").exists(), "places are left");
     }
+
+    /// As [`Store::assert_only`], where other stores are on the same file system.
+    pub(crate) fn assert_only_below_home(&self, layers: &[&str]) {
+        let listed = fs::read_dir(self.home().join("subvolumes")).unwrap();
+        let mut names: Vec<_> = listed.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, layers);
+        assert!(!self.home().join("tempdirs").exists(), "places are left");
+    }
 }
 
 pub(crate) fn open_at(

@@ -50,7 +50,16 @@ fn root_a_mount_program_mounts_reads_writes_and_unmounts() {
 
     driver.mount(&id("top"), &read_only()).unwrap();
     assert!(fs::write(target.join("x"), "x").is_err());
+    let shown = rustix::fs::statvfs(&target).unwrap().f_flag;
+    assert!(shown.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     driver.unmount(&id("top")).unwrap();
+
+    // The program says so and goes on; an option that does nothing is not honoured.
+    let error = driver
+        .mount(&id("top"), &with_options(&["nosuchoption"]))
+        .unwrap_err();
+    assert_eq!(error.code, DriverErrorCode::INVALID_ARGUMENT);
+    assert_eq!(error.object.as_deref(), Some("nosuchoption"));
 
     let error = driver
         .mount(&id("top"), &with_options(&["uidmapping=nonsense"]))
