@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tempfile::TempDir;
+
 use crate::scratch::Mounted;
 
 /// What must be free before images are put into memory: full runs on three file systems keep less
@@ -17,6 +19,19 @@ const ENOUGH: u64 = 6 << 30;
 
 /// The value that asks for memory.
 pub(crate) const MEMORY: &str = "memory";
+
+/// A new directory for the suite's own files, below the one that was asked for.
+///
+/// # Errors
+/// What the kernel reports, with the directory's path.
+pub(crate) fn work(wanted: Option<&str>) -> io::Result<TempDir> {
+    let place = wanted
+        .filter(|place| *place != MEMORY)
+        .unwrap_or("/var/tmp");
+    tempfile::Builder::new()
+        .prefix("plywood-conformance-")
+        .tempdir_in(place)
+}
 
 /// A directory for image files.
 #[derive(Debug)]
@@ -30,32 +45,20 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// Makes the place that was asked for; memory when nothing was and enough of it is free, else
-    /// `work`.
+    /// Memory when it was asked for, or when nothing was and enough of it is free, else `work`.
     ///
     /// # Behavior
     /// - To be called in a mount namespace of the suite's own, with which the memory goes away.
     pub(crate) fn make(wanted: Option<&str>, work: &Path) -> io::Result<Self> {
-        match wanted {
-            Some(MEMORY) => Self::in_memory(work),
-            Some(directory) => {
-                let path = fs::canonicalize(directory).map_err(|error| {
-                    io::Error::new(error.kind(), format!("`{directory}`: {error}"))
-                })?;
-                Ok(Self::at(path))
-            }
-            None if available()? >= ENOUGH => Self::in_memory(work),
-            None => Ok(Self::at(work.to_owned())),
+        if wanted == Some(MEMORY) || (wanted.is_none() && available()? >= ENOUGH) {
+            return Self::in_memory(work);
         }
-    }
-
-    fn at(path: PathBuf) -> Self {
-        let shown = path.display().to_string();
-        Self {
-            path,
+        let shown = work.parent().unwrap_or(work).display().to_string();
+        Ok(Self {
+            path: work.to_owned(),
             shown,
             _memory: None,
-        }
+        })
     }
 
     fn in_memory(work: &Path) -> io::Result<Self> {
@@ -92,12 +95,14 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_asked_for_is_taken_and_a_missing_one_is_named() {
-        let work = tempfile::tempdir().unwrap();
-        let path = work.path().to_str().unwrap();
-        let images = Images::make(Some(path), Path::new("/nowhere")).unwrap();
-        assert_eq!(images.path, work.path().canonicalize().unwrap());
-        let missing = format!("{path}/missing");
-        let error = Images::make(Some(&missing), work.path()).unwrap_err();
+        let place = tempfile::tempdir().unwrap();
+        let wanted = place.path().to_str().unwrap();
+        let own = work(Some(wanted)).unwrap();
+        let images = Images::make(Some(wanted), own.path()).unwrap();
+        assert_eq!(images.path, own.path());
+        assert_eq!(images.shown, wanted);
+        let missing = format!("{wanted}/missing");
+        let error = work(Some(&missing)).unwrap_err();
         assert!(error.to_string().contains(&missing), "{error}");
     }
 }

@@ -23,7 +23,7 @@ use super::{HARNESS, usage};
 use crate::{
     Entry, GATES, Options, Outcome, Results, Scratch, ScratchError, Source, Spec, Status,
     catalogue, describe, entry,
-    images::Images,
+    images::{self, Images},
     report::{
         self, Environment, PluginFacts, RunFacts, SuiteFacts, Terminal, Totals, Waiver,
         is_released, profile_of,
@@ -41,8 +41,8 @@ pub(super) struct RunOptions {
     /// Where stores are made: a directory, loop:TYPE[+MOUNT-OPTION...] or tmpfs.
     #[arg(long, value_delimiter = ',', value_name = "SCRATCH")]
     scratch: Vec<String>,
-    /// Where the images of loop file systems lie: a directory or `memory`; memory when there is
-    /// enough of it, else /var/tmp.
+    /// Where the suite's own files lie, images of loop file systems too: a directory or `memory`;
+    /// memory for images when there is enough of it, and else /var/tmp.
     #[arg(long, value_name = "PLACE")]
     images: Option<String>,
     /// Only cases whose id matches; `*` stands for anything.
@@ -138,9 +138,7 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
         return Err(Refusal(HARNESS, text.to_owned()));
     }
     own_mounts()?;
-    let work = tempfile::Builder::new()
-        .prefix("plywood-conformance-")
-        .tempdir_in("/var/tmp")?;
+    let work = images::work(options.images.as_deref())?;
     let images = Images::make(options.images.as_deref(), work.path())?;
     let (scratches, unavailable) = scratches(&specs, &images.path)?;
     let reasons: Vec<_> = unavailable.values().map(String::as_str).collect();

@@ -18,7 +18,7 @@ use crate::{
     Scratch, Spec, case,
     certificate::SelftestRecord,
     describe, entry,
-    images::Images,
+    images::{self, Images},
     report,
     selftest::{self, Caught, Lab, REFERENCE},
 };
@@ -29,13 +29,16 @@ pub(super) struct SelftestOptions {
     /// for anything.
     #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     only: Vec<String>,
+    /// The driver without a fault runs the quick cases alone.
+    #[arg(long, conflicts_with = "out")]
+    quick: bool,
     /// How many cases run at once; four for each processor, when not given.
     #[arg(long)]
     jobs: Option<usize>,
     /// Where stores are made, as for `run`.
     #[arg(long, default_value = "loop:ext4", value_name = "SCRATCH")]
     scratch: Spec,
-    /// Where the images of loop file systems lie, as for `run`.
+    /// Where the suite's own files lie, as for `run`.
     #[arg(long, value_name = "PLACE")]
     images: Option<String>,
     /// The directory of a report, where a whole self-test leaves what `certify` asks for.
@@ -115,9 +118,7 @@ fn try_selftest(options: &SelftestOptions) -> io::Result<bool> {
         describe::plugin(&source).map_err(io::Error::other)?;
     }
     own_mounts().map_err(|refusal| io::Error::other(refusal.1))?;
-    let work = tempfile::Builder::new()
-        .prefix("plywood-conformance-")
-        .tempdir_in("/var/tmp")?;
+    let work = images::work(options.images.as_deref())?;
     let images = Images::make(options.images.as_deref(), work.path())?;
     let scratch = Scratch::make(&options.scratch, &images.path).map_err(io::Error::other)?;
     let jobs = options.jobs.unwrap_or_else(usual_jobs).max(1);
@@ -128,7 +129,7 @@ fn try_selftest(options: &SelftestOptions) -> io::Result<bool> {
     };
     let host = host_cases(&lab, &wanted);
     let faults = faults(&lab, &wanted);
-    let reference = wanted(REFERENCE).then(|| reference(&lab));
+    let reference = wanted(REFERENCE).then(|| reference(&lab, options.quick));
     println!();
     if host.run > 0 {
         println!("{} of {} host cases pass", host.good, host.run);
@@ -221,8 +222,8 @@ fn first_line(text: &str) -> String {
     }
 }
 
-fn reference(lab: &Lab<'_>) -> bool {
-    let (count, wrong) = selftest::reference(lab);
+fn reference(lab: &Lab<'_>, quick: bool) -> bool {
+    let (count, wrong) = selftest::reference(lab, quick);
     for outcome in &wrong {
         println!(
             "RED    {REFERENCE}  {} {}: {}",
