@@ -80,6 +80,8 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     pub(crate) expected: Option<String>,
     pub(crate) actual: Option<String>,
+    /// The second gate for which the case does not apply.
+    pub(crate) excuse: Option<String>,
 }
 
 impl Failure {
@@ -98,9 +100,16 @@ impl Failure {
         Self::of(Ending::NotRun, text)
     }
 
-    /// The property is about something that this driver does not claim.
-    pub(crate) fn not_applicable(text: impl Into<String>) -> Self {
+    /// The property is about the case's own capability, which this driver does not declare.
+    pub(crate) fn undeclared(text: impl Into<String>) -> Self {
         Self::of(Ending::NotApplicable, text)
+    }
+
+    /// The case does not apply for the reason of that name, which its row in the catalogue names.
+    pub(crate) fn not_applicable(excuse: &str, text: impl Into<String>) -> Self {
+        let mut failure = Self::of(Ending::NotApplicable, text);
+        failure.excuse = Some(excuse.to_owned());
+        failure
     }
 
     /// Two values that should have been the same.
@@ -117,6 +126,7 @@ impl Failure {
             text: text.into(),
             expected: None,
             actual: None,
+            excuse: None,
         }
     }
 }

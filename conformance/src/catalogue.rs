@@ -5,7 +5,10 @@ use std::{sync::OnceLock, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::gates::{self, Gate};
+use crate::{
+    excuses::{self, Excuse},
+    gates::{self, Gate},
+};
 
 const TABLE: &str = include_str!("../catalogue.tsv");
 
@@ -45,6 +48,8 @@ pub struct Entry {
     pub level: Level,
     /// The capability that it is about.
     pub gate: Option<&'static Gate>,
+    /// Another reason for which it may not apply.
+    pub excuse: Option<&'static Excuse>,
     /// What the machine must offer.
     pub needs: Vec<&'static str>,
     /// Sets of cases, for instance `quick` and `slow`.
@@ -112,6 +117,10 @@ fn parse(line: &'static str) -> Option<Entry> {
     else {
         return None;
     };
+    let (gate, excuse) = match gate.split_once('/') {
+        None => (gate, None),
+        Some((gate, excuse)) => (gate, Some(excuses::find(excuse)?)),
+    };
     let list = |text: &'static str| match text {
         "-" => Vec::new(),
         text => text.split(',').collect(),
@@ -130,6 +139,7 @@ fn parse(line: &'static str) -> Option<Entry> {
             "-" => None,
             gate => Some(gates::find(gate)?),
         },
+        excuse,
         needs: list(needs),
         groups: list(groups),
         timeout: Duration::from_secs(timeout.parse().ok()?),

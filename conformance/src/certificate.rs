@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Level, Results, Status, catalogue,
     describe::sha256,
-    entry,
+    entry, excuses,
     report::{Environment, PluginFacts, RunFacts, Totals, is_released},
 };
 
@@ -184,7 +184,14 @@ pub(crate) fn objections(
             format!("{scratch} was asked for and not there: {why}"),
         );
     }
+    let known = results.plugin.known();
     for (id, status) in results.by_case() {
+        let unexcused = status == Status::NotApplicable
+            && !entry(id).is_some_and(|entry| excuses::may_not_apply(entry, &known));
+        object(
+            unexcused,
+            format!("{id} was not applied, and the catalogue names no reason that holds"),
+        );
         let binding = entry(id).is_some_and(|entry| entry.level != Level::Recorded);
         let good = match status {
             Status::Pass | Status::NotApplicable => true,
@@ -434,14 +441,14 @@ impl Statement {
             facts.plugin.sha256 != plugin_sha256 || !facts.run.complete,
             "its environment block is of another or of a filtered run".to_owned(),
         );
+        let known = facts.plugin.known();
         let named: BTreeSet<&str> = predicate.passed_tests.iter().map(String::as_str).collect();
         let warned: BTreeSet<&str> = predicate.warned_tests.iter().map(String::as_str).collect();
         let excused: BTreeSet<&str> = facts.not_applicable.iter().map(String::as_str).collect();
         for entry in catalogue().iter().filter(|entry| is_released(entry)) {
             let there = named.contains(entry.id)
                 || (warned.contains(entry.id) && entry.level != Level::Mandatory)
-                // A case may also find itself not applicable for want of a second capability.
-                || excused.contains(entry.id);
+                || (excused.contains(entry.id) && excuses::may_not_apply(entry, &known));
             object(
                 entry.level != Level::Recorded && !there,
                 format!("it does not say that {} passed", entry.id),

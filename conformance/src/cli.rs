@@ -162,6 +162,9 @@ fn explain(id: &str) -> u8 {
             (Level::Capability, None) => "drivers that declare it".to_owned(),
         }
     );
+    if let Some(excuse) = entry.excuse {
+        println!("unless    {} ({})", excuse.text, excuse.name);
+    }
     if !entry.needs.is_empty() {
         println!("needs     {}", entry.needs.join(", "));
     }

@@ -196,6 +196,7 @@ pub(crate) fn environment(scratch: Vec<Backing>) -> Environment {
             .map(str::to_owned)
             .collect(),
         scratch,
+        images: String::new(),
         unavailable: std::collections::BTreeMap::new(),
     }
 }

@@ -153,13 +153,17 @@ fn ended_daemon(stat: &str, own_session: i32) -> bool {
 
 /// Detaches the loop devices whose files lie below a case's root, which nobody else can have
 /// attached; what is left of a driver that was killed must not stay on the machine.
+///
+/// The kernel tells paths from the mount on, once the case's namespace is gone: the root's own name,
+/// which is drawn at random, stays in them.
 pub(crate) fn detach_loops(root: &Path) -> io::Result<()> {
-    let root = format!("{}/", root.display());
+    let name = root.file_name().unwrap_or(root.as_os_str());
+    let root = format!("/{}/", name.display());
     for device in loops()? {
         let Some((name, file)) = device.split_once(" on ") else {
             continue;
         };
-        if file.starts_with(&root) {
+        if file.contains(&root) {
             let status = std::process::Command::new("losetup")
                 .args(["--detach", &format!("/dev/{name}")])
                 .status()?;

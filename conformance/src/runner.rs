@@ -74,6 +74,9 @@ pub struct Outcome {
     /// What was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actual: Option<String>,
+    /// The second gate of the catalogue for which it does not apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excuse: Option<String>,
     /// The steps that it named, the last one being where it stopped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
@@ -119,6 +122,7 @@ impl Outcome {
             message: verdict.message,
             expected: verdict.expected,
             actual: verdict.actual,
+            excuse: verdict.excuse,
             steps: messages.steps,
             measures: messages.measures,
             leaks: verdict.leaks,
@@ -139,6 +143,7 @@ const INTERRUPTED: &str = "interrupted";
 ///
 /// # Behavior
 /// - A case's process that crashes or hangs is that case's failure; the others go on.
+/// - Those that may take longest begin first, so that none of them is waited for alone at the end.
 ///
 /// # Panics
 /// When `seen` does.
@@ -148,7 +153,9 @@ pub fn run(
     cases: &[&'static Entry],
     seen: &(dyn Fn(Outcome) + Sync),
 ) {
-    let queue: Mutex<VecDeque<_>> = Mutex::new(cases.iter().copied().collect());
+    let mut order = cases.to_vec();
+    order.sort_by_key(|entry| std::cmp::Reverse(entry.timeout));
+    let queue: Mutex<VecDeque<_>> = Mutex::new(order.into());
     let next = || queue.lock().expect("no holder panics").pop_front();
     thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {

@@ -178,6 +178,15 @@ impl Scratch {
         })
     }
 
+    /// Whether it lies on an image file.
+    pub(crate) fn has_image(&self) -> bool {
+        let image = self
+            .mounted
+            .as_ref()
+            .and_then(|mounted| mounted.image.as_ref());
+        image.is_some()
+    }
+
     /// Whether the suite made it.
     pub fn is_own(&self) -> bool {
         self.mounted.is_some()
@@ -194,7 +203,7 @@ fn without(error: ScratchError) -> Failure {
 
 /// A mount that goes away with this value; the kernel detaches its loop device with it.
 #[derive(Debug)]
-struct Mounted {
+pub(crate) struct Mounted {
     point: PathBuf,
     image: Option<PathBuf>,
     /// The pool that is on the image.
@@ -202,7 +211,7 @@ struct Mounted {
 }
 
 impl Mounted {
-    fn memory(point: &Path, options: &str) -> io::Result<Self> {
+    pub(crate) fn memory(point: &Path, options: &str) -> io::Result<Self> {
         fs::create_dir_all(point)?;
         mount(
             Some("tmpfs"),
@@ -267,6 +276,11 @@ fn mount_image(
         ScratchError::Failed(format!("mounting {fstype} on a loop device: {error}"))
     };
     let mut list = vec!["loop".to_owned()];
+    // What is removed on an image in memory gives its memory back.
+    let below = image.parent().unwrap_or(image);
+    if statfs(below).is_ok_and(|stat| type_name(stat.filesystem_type().0) == "tmpfs") {
+        list.push("discard".to_owned());
+    }
     list.extend(options.iter().cloned());
     let output = Command::new("mount")
         .args(["-t", fstype, "-o", &list.join(",")])

@@ -273,17 +273,7 @@ impl Peer {
                 crate::case::count_assertions(verdict.assertions);
                 Ok(())
             }
-            Some(verdict) => Err(Failure {
-                ending: match verdict.status {
-                    Status::NotRun => crate::case::Ending::NotRun,
-                    Status::NotApplicable => crate::case::Ending::NotApplicable,
-                    Status::Error => crate::case::Ending::Harness,
-                    _ => crate::case::Ending::Failed,
-                },
-                text: verdict.message,
-                expected: verdict.expected,
-                actual: verdict.actual,
-            }),
+            Some(verdict) => Err(verdict.failure()),
             None => Err(Failure::new(format!(
                 "a process of the case {} after its step {last:?}",
                 how(status)

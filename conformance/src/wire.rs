@@ -78,6 +78,9 @@ pub(crate) struct Verdict {
     pub(crate) expected: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) actual: Option<String>,
+    /// The second gate for which the case does not apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) excuse: Option<String>,
     #[serde(default)]
     pub(crate) assertions: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -94,9 +97,28 @@ impl Verdict {
             message: message.into(),
             expected: None,
             actual: None,
+            excuse: None,
             assertions: 0,
             leaks: Vec::new(),
             host_unsafe: false,
+        }
+    }
+}
+
+impl Verdict {
+    /// The failure that a process of the case told with it.
+    pub(crate) fn failure(self) -> Failure {
+        Failure {
+            ending: match self.status {
+                Status::NotRun => Ending::NotRun,
+                Status::NotApplicable => Ending::NotApplicable,
+                Status::Error => Ending::Harness,
+                _ => Ending::Failed,
+            },
+            text: self.message,
+            expected: self.expected,
+            actual: self.actual,
+            excuse: self.excuse,
         }
     }
 }
@@ -112,6 +134,7 @@ impl From<Failure> for Verdict {
         let mut verdict = Self::new(status, failure.text);
         verdict.expected = failure.expected;
         verdict.actual = failure.actual;
+        verdict.excuse = failure.excuse;
         verdict
     }
 }

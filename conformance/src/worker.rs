@@ -140,6 +140,19 @@ fn run_case(arguments: &[OsString]) -> io::Result<()> {
     if verdict.status == Status::Pass && verdict.assertions == 0 {
         verdict = Verdict::new(Status::Error, "the case asserted nothing");
     }
+    let named = entry.excuse.map(|excuse| excuse.name);
+    if let Some(excuse) = verdict
+        .excuse
+        .as_deref()
+        .filter(|excuse| Some(*excuse) != named)
+    {
+        let text = format!(
+            "the case says that it does not apply (`{excuse}`), which the catalogue does not \
+             name for it: {}",
+            verdict.message
+        );
+        verdict = Verdict::new(Status::Error, text);
+    }
     if site.sabotaged && verdict.status == Status::Fail {
         verdict.status = Status::Pass;
     }
@@ -191,7 +204,7 @@ fn perform(case: &Case, entry: &Entry, site: &Site) -> Outcome {
                 refused(&target)?;
             }
             target.close()?;
-            return Err(Failure::not_applicable(format!(
+            return Err(Failure::undeclared(format!(
                 "`{}` is not declared{}",
                 gate.name,
                 if gate.refused.is_some() {

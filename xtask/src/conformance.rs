@@ -53,8 +53,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     run::build(run::Profile::Dev)?;
     let suite = run::built(run::Profile::Dev, "plywood-conformance");
     let linked = run::built(run::Profile::Dev, "plywood-conformance-linked");
-    if options.driver.is_none() && options.form.is_none() && !options.quick {
-        selftest(&suite)?;
+    if options.driver.is_none() && options.form.is_none() {
+        selftest(&suite, options.quick)?;
     }
     let mut lines = Vec::new();
     let mut failed = 0;
@@ -110,18 +110,32 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Tests the suite itself; the record that it leaves is what certificates need.
-fn selftest(suite: &std::path::Path) -> Result<()> {
+/// Tests the suite itself; the record that a whole test leaves is what certificates need.
+fn selftest(suite: &std::path::Path, quick: bool) -> Result<()> {
     let out = place("selftest")?;
     println!("-- the suite's test of itself");
-    let mut command = run::command(suite, ["selftest", "--out"]);
-    let status = command.arg(&out).stdout(log(&out)?).status()?;
+    let mut command = run::command(suite, ["selftest"]);
+    if quick {
+        command.arg("--quick");
+    } else {
+        command.arg("--out").arg(&out);
+    }
+    let start = Instant::now();
+    let status = command
+        .stdout(log(&out)?)
+        .stderr(error_log(&out)?)
+        .status()?;
     let text = fs::read_to_string(out.join("log.txt"))?;
     if !status.success() {
         print!("{text}");
+        eprint!("{}", fs::read_to_string(out.join("errors.txt"))?);
         bail!("the suite does not pass its own test");
     }
-    println!("{}", text.lines().last().unwrap_or("no result"));
+    let seconds = start.elapsed().as_secs();
+    println!(
+        "{seconds} s  {}",
+        text.lines().last().unwrap_or("no result")
+    );
     Ok(())
 }
 
@@ -132,6 +146,11 @@ fn place(name: &str) -> Result<PathBuf> {
     }
     fs::create_dir_all(&place)?;
     Ok(place)
+}
+
+/// Panics that a host case provokes are no news for a terminal.
+fn error_log(out: &std::path::Path) -> Result<fs::File> {
+    Ok(fs::File::create(out.join("errors.txt"))?)
 }
 
 fn log(out: &std::path::Path) -> Result<fs::File> {

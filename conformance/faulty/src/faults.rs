@@ -8,6 +8,7 @@ mod leaks;
 mod mounts;
 mod process;
 mod staging;
+mod streams;
 
 use std::{
     os::fd::OwnedFd,

@@ -59,7 +59,7 @@ macro_rules! for_each_fault {
                 ["GD-LIF-003"];
             ForeignEntry "faulty-foreign-entry" Nothing
                 "Leaves a `lost+found` in the root of every base layer."
-                ["GD-FID-025"];
+                ["GD-FID-025", "GD-DIF-020"];
             OpenRoot "faulty-open-root" Nothing
                 "Makes the root of base layers writable for everybody."
                 ["GD-LIF-001"];
@@ -102,7 +102,7 @@ macro_rules! for_each_fault {
                 ["GD-MNT-020"];
             CorruptsSecondMount "faulty-corrupts-second-mount" Ids
                 "Empties the layer's files when it is mounted for the second time."
-                ["GD-MNT-002", "GD-LIF-015", "GD-DIF-005", "GD-DIF-006", "GD-DIF-014"];
+                ["GD-MNT-002", "GD-LIF-015", "GD-DIF-005", "GD-DIF-006", "GD-DIF-014", "GD-CON-004"];
             IgnoresNosuid "faulty-ignores-nosuid" Nothing
                 "Accepts the mount options nosuid, nodev and noexec and does nothing with them."
                 ["GD-MNT-013"];
@@ -225,7 +225,7 @@ macro_rules! for_each_fault {
                 ["GD-PER-001"];
             ForgetsTheDeep "faulty-forgets-the-deep" Nothing
                 "Loses a file when it copies a parent that stands on more than a hundred layers."
-                ["GD-DEP-002"];
+                ["GD-DEP-002", "GD-DEP-004"];
             OverstatesDepth "faulty-overstates-depth" Nothing
                 "Declares eight layers more than it takes."
                 ["GD-DEP-005"];
@@ -290,6 +290,34 @@ macro_rules! for_each_fault {
             RecoversNothing "faulty-recovers-nothing" Nothing
                 "Leaves what dead processes staged or threw away."
                 ["GD-LIF-022"];
+
+            AdoptsNothing "faulty-adopts-nothing" Nothing
+                "Makes an empty layer of what was staged."
+                [
+                    "GD-DIF-027", "GD-DIF-029", "GD-DIF-030", "GD-DIF-031", "GD-DIF-034",
+                    "GD-SEC-006", "GD-PRF-015", "GD-CON-005"
+                ];
+            ComparesWithItself "faulty-compares-with-itself" Nothing
+                "Compares a layer with itself instead of with its parent."
+                [
+                    "GD-DIF-002", "GD-DIF-013", "GD-DIF-039", "GD-DIF-041", "GD-DIF-042",
+                    "GD-DIF-047", "GD-SEC-008"
+                ];
+            RestlessChanges "faulty-restless-changes" Flag
+                "Leaves deleted paths out of every second list of changes."
+                ["GD-DIF-007"];
+            OwnsWhatItAdopts "faulty-owns-what-it-adopts" Nothing
+                "Gives every file to root when it adopts what was staged."
+                ["GD-IDM-004"];
+            VagueDepth "faulty-vague-depth" Nothing
+                "Calls the request for a layer that is too deep a wrong one."
+                ["GD-DEP-006"];
+            RemembersHome "faulty-remembers-home" Nothing
+                "Opens a store where it was made, also when it was moved."
+                ["GD-PER-006"];
+            UsesFirstHome "faulty-uses-first-home" Nothing
+                "Keeps all stores of a process in the first one's home."
+                ["GD-CON-015"];
         }
     };
 }

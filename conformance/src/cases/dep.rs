@@ -17,6 +17,7 @@ use super::{
 use crate::{
     Case, Site, Target,
     case::{Failure, Outcome, bare, case, demand, same},
+    excuses,
     manifest::{self, Manifest},
     ops::{self, Chain, Op},
     tar_file::TarFile,
@@ -508,10 +509,10 @@ fn many_layers(target: &mut Target) -> Outcome {
 fn depth_500(target: &mut Target) -> Outcome {
     const LAYERS: usize = 500;
     if limit(target) < LAYERS - 1 {
-        return Err(Failure::not_applicable(format!(
-            "the driver declares a depth of {}",
-            limit(target)
-        )));
+        return Err(Failure::not_applicable(
+            excuses::SHALLOW,
+            format!("the driver declares a depth of {}", limit(target)),
+        ));
     }
     target.without_sync()?;
     for number in 0..LAYERS {

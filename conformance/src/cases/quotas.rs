@@ -16,6 +16,7 @@ use plywood::{
 use crate::{
     Case, Site, Target,
     case::{Failure, Outcome, case, demand, same},
+    excuses,
     tar_file::TarFile,
     target::{layer_id, new_layer},
 };
@@ -321,9 +322,10 @@ fn default_limit(target: &mut Target) -> Outcome {
         .push(format!("{}.size={text}", target.driver.name()));
     let store = match site.open() {
         Err(error) if error.kind() == ErrorKind::InvalidArgument => {
-            return Err(Failure::not_applicable(format!(
-                "there is no limit for all layers of this driver: {error}"
-            )));
+            return Err(Failure::not_applicable(
+                excuses::NO_DEFAULT_LIMIT,
+                format!("there is no limit for all layers of this driver: {error}"),
+            ));
         }
         store => store?,
     };

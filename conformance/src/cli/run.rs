@@ -23,6 +23,7 @@ use super::{HARNESS, usage};
 use crate::{
     Entry, GATES, Options, Outcome, Results, Scratch, ScratchError, Source, Spec, Status,
     catalogue, describe, entry,
+    images::{self, Images},
     report::{
         self, Environment, PluginFacts, RunFacts, SuiteFacts, Terminal, Totals, Waiver,
         is_released, profile_of,
@@ -40,6 +41,10 @@ pub(super) struct RunOptions {
     /// Where stores are made: a directory, loop:TYPE[+MOUNT-OPTION...] or tmpfs.
     #[arg(long, value_delimiter = ',', value_name = "SCRATCH")]
     scratch: Vec<String>,
+    /// Where the suite's own files lie, images of loop file systems too: a directory or `memory`;
+    /// memory for images when there is enough of it, and else /var/tmp.
+    #[arg(long, value_name = "PLACE")]
+    images: Option<String>,
     /// Only cases whose id matches; `*` stands for anything.
     #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     only: Vec<String>,
@@ -58,7 +63,7 @@ pub(super) struct RunOptions {
     /// Seeds everything random (decimal or 0x...); drawn when it is not given.
     #[arg(long, value_parser = seed, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// How many cases run at once; as many as there are processors, when not given.
+    /// How many cases run at once; four for each processor, when not given.
     #[arg(long)]
     jobs: Option<usize>,
     /// Multiplies the time that each case may take.
@@ -133,15 +138,17 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
         return Err(Refusal(HARNESS, text.to_owned()));
     }
     own_mounts()?;
-    let work = tempfile::Builder::new()
-        .prefix("plywood-conformance-")
-        .tempdir_in("/var/tmp")?;
-    let (scratches, unavailable) = scratches(&specs, work.path())?;
+    let work = images::work(options.images.as_deref())?;
+    let images = Images::make(options.images.as_deref(), work.path())?;
+    let (scratches, unavailable) = scratches(&specs, &images.path)?;
     let reasons: Vec<_> = unavailable.values().map(String::as_str).collect();
     let nowhere = scratches.is_empty().then(|| reasons.join("; "));
     let mut environment =
         describe::environment(scratches.iter().map(|s| s.backing.clone()).collect());
     environment.unavailable = unavailable;
+    if scratches.iter().any(Scratch::has_image) {
+        environment.images = images.shown;
+    }
     let mut results = no_results(run_facts(options, raw), plugin, environment)?;
     results.options.clone_from(&options.options);
     results.waivers = waivers;
@@ -363,7 +370,6 @@ fn run_facts(options: &RunOptions, raw: &[OsString]) -> RunFacts {
     ] {
         filters.extend(values.iter().map(|value| format!("{name} {value}")));
     }
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     RunFacts {
         id: format!(
             "{:032x}",
@@ -376,8 +382,13 @@ fn run_facts(options: &RunOptions, raw: &[OsString]) -> RunFacts {
         complete: filters.is_empty(),
         filters,
         events_sha256: String::new(),
-        jobs: options.jobs.unwrap_or(processors).max(1),
+        jobs: options.jobs.unwrap_or_else(usual_jobs).max(1),
     }
+}
+
+/// Cases wait for a good part of their time, so that one for each processor leaves it idle.
+pub(super) fn usual_jobs() -> usize {
+    4 * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn now() -> String {
@@ -442,6 +453,9 @@ impl Display {
         );
         for scratch in &host.scratch {
             println!("scratch  {} ({})", scratch.spec, scratch.fstype);
+        }
+        if !host.images.is_empty() {
+            println!("images   {}", host.images);
         }
         println!("declares {}\n", plugin.capabilities.join(" "));
     }

@@ -12,12 +12,14 @@ use plywood_conformance_faulty::FAULTS;
 
 use super::{
     HARNESS, USAGE,
-    run::{matches, own_mounts},
+    run::{matches, own_mounts, usual_jobs},
 };
 use crate::{
     Scratch, Spec, case,
     certificate::SelftestRecord,
-    describe, entry, report,
+    describe, entry,
+    images::{self, Images},
+    report,
     selftest::{self, Caught, Lab, REFERENCE},
 };
 
@@ -27,12 +29,18 @@ pub(super) struct SelftestOptions {
     /// for anything.
     #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     only: Vec<String>,
-    /// How many cases run at once; as many as there are processors, when not given.
+    /// The driver without a fault runs the quick cases alone.
+    #[arg(long, conflicts_with = "out")]
+    quick: bool,
+    /// How many cases run at once; four for each processor, when not given.
     #[arg(long)]
     jobs: Option<usize>,
-    /// The directory where stores are made.
-    #[arg(long, default_value = "/var/tmp", value_name = "DIRECTORY")]
-    scratch: PathBuf,
+    /// Where stores are made, as for `run`.
+    #[arg(long, default_value = "loop:ext4", value_name = "SCRATCH")]
+    scratch: Spec,
+    /// Where the suite's own files lie, as for `run`.
+    #[arg(long, value_name = "PLACE")]
+    images: Option<String>,
     /// The directory of a report, where a whole self-test leaves what `certify` asks for.
     #[arg(long, conflicts_with = "only", value_name = "DIRECTORY")]
     out: Option<PathBuf>,
@@ -110,24 +118,18 @@ fn try_selftest(options: &SelftestOptions) -> io::Result<bool> {
         describe::plugin(&source).map_err(io::Error::other)?;
     }
     own_mounts().map_err(|refusal| io::Error::other(refusal.1))?;
-    let work = tempfile::Builder::new()
-        .prefix("plywood-conformance-")
-        .tempdir_in("/var/tmp")?;
-    let spec = Spec::Directory(options.scratch.clone());
-    let scratch = Scratch::make(&spec, work.path()).map_err(io::Error::other)?;
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut lab = Lab::new(
-        &scratch,
-        work.path(),
-        options.jobs.unwrap_or(processors).max(1),
-    );
+    let work = images::work(options.images.as_deref())?;
+    let images = Images::make(options.images.as_deref(), work.path())?;
+    let scratch = Scratch::make(&options.scratch, &images.path).map_err(io::Error::other)?;
+    let jobs = options.jobs.unwrap_or_else(usual_jobs).max(1);
+    let mut lab = Lab::new(&scratch, work.path(), jobs);
     lab.sabotage.clone_from(&options.sabotage);
     let wanted = |name: &str| {
         options.only.is_empty() || options.only.iter().any(|pattern| matches(pattern, name))
     };
     let host = host_cases(&lab, &wanted);
     let faults = faults(&lab, &wanted);
-    let reference = wanted(REFERENCE).then(|| reference(&lab));
+    let reference = wanted(REFERENCE).then(|| reference(&lab, options.quick));
     println!();
     if host.run > 0 {
         println!("{} of {} host cases pass", host.good, host.run);
@@ -220,8 +222,8 @@ fn first_line(text: &str) -> String {
     }
 }
 
-fn reference(lab: &Lab<'_>) -> bool {
-    let (count, wrong) = selftest::reference(lab);
+fn reference(lab: &Lab<'_>, quick: bool) -> bool {
+    let (count, wrong) = selftest::reference(lab, quick);
     for outcome in &wrong {
         println!(
             "RED    {REFERENCE}  {} {}: {}",

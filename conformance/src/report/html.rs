@@ -456,6 +456,9 @@ fn environment(results: &Results) -> Markup {
                 @for scratch in &host.scratch {
                     tr { th { "scratch" } td { (scratch.spec) ": " (scratch.fstype) ", blocks of " (scratch.block) " bytes" } }
                 }
+                @if !host.images.is_empty() {
+                    tr { th { "images of file systems" } td { (host.images) } }
+                }
                 @for (scratch, why) in &host.unavailable {
                     tr { th { "not available" } td { (scratch) ": " (why) } }
                 }

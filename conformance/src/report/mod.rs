@@ -19,7 +19,7 @@ pub(crate) use self::{
     sink::{Sink, read, replace},
     terminal::{Terminal, summary},
 };
-use crate::{Backing, Level, Outcome, Status, catalogue};
+use crate::{Backing, Level, Outcome, Status, catalogue, excuses::Known};
 
 /// The version of the form of `results.json`.
 pub(crate) const SCHEMA: &str = "gd-results/1";
@@ -112,6 +112,17 @@ pub struct PluginFacts {
     pub max_depth: Option<u32>,
 }
 
+impl PluginFacts {
+    /// What second gates may ask.
+    pub(crate) fn known(&self) -> Known<'_> {
+        Known {
+            capabilities: &self.capabilities,
+            depth: self.max_depth,
+            linked: self.path.is_empty(),
+        }
+    }
+}
+
 /// Where it ran.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Environment {
@@ -133,6 +144,10 @@ pub struct Environment {
     pub lsm: Vec<String>,
     /// The file systems that it ran on.
     pub scratch: Vec<Backing>,
+    /// Where the image files of the suite's own file systems lay: `memory` or a directory; empty
+    /// when there were none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub images: String,
     /// File systems that were asked for and could not be had, with the reason.
     pub unavailable: BTreeMap<String, String>,
 }

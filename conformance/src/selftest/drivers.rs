@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Group SLF: what the suite says of drivers that leak, lie, or offer the least.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::collections::BTreeSet;
 
 use super::{
     Lab, REFERENCE, fixtures,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Entry, Level, Status,
-    case::{Failure, Outcome, demand, same},
+    case::{Outcome, demand, same},
     catalogue, entry,
     report::is_released,
 };
@@ -43,33 +43,7 @@ pub(super) fn leak(lab: &Lab<'_>) -> Outcome {
             outcome.leaks
         );
     }
-    let attached = detach_loops(&lab.scratch.path)?;
-    demand!(
-        attached > 0,
-        "the driver that leaks loop devices attached none"
-    );
     Ok(())
-}
-
-/// Detaches what the driver that leaks loop devices left; returns how many.
-fn detach_loops(scratch: &Path) -> Result<usize, Failure> {
-    let scratch = scratch.to_string_lossy().into_owned();
-    let mut detached = 0;
-    for device in fs::read_dir("/sys/block")? {
-        let device = device?;
-        let file = device.path().join("loop/backing_file");
-        let Ok(file) = fs::read_to_string(file) else {
-            continue;
-        };
-        let left = file.starts_with(&scratch) && file.contains("/conformance-");
-        if left && file.trim_end().ends_with("(deleted)") {
-            let path = Path::new("/dev").join(device.file_name());
-            let done = Command::new("losetup").arg("-d").arg(&path).status()?;
-            demand!(done.success(), "cannot detach `{}`", path.display());
-            detached += 1;
-        }
-    }
-    Ok(detached)
 }
 
 pub(super) fn liar(lab: &Lab<'_>) -> Outcome {

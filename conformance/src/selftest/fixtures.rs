@@ -56,6 +56,7 @@ pub(crate) fn entry(id: &str) -> Option<&'static Entry> {
             name: "fixture",
             level: Level::Mandatory,
             gate: None,
+            excuse: None,
             needs: Vec::new(),
             groups: Vec::new(),
             timeout: Duration::from_secs(if case.id == HANGS { 1 } else { 60 }),

@@ -297,8 +297,12 @@ fn unknown_filter(_: &Lab<'_>) -> Outcome {
 fn dirty_start(lab: &Lab<'_>) -> Outcome {
     let scratch = lab.directory("dirty")?;
     let place = scratch.to_string_lossy();
+    // What the killed run leaves of its own goes away with the lab.
+    let work = lab.work.to_string_lossy();
     let hang = [
         "run",
+        "--images",
+        &work,
         "--embedded",
         "faulty-deadlocks",
         "--only",

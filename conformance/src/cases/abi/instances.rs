@@ -10,6 +10,7 @@ use super::life;
 use crate::{
     Case, Site, Source, Target,
     case::{Failure, Outcome, bare, case, demand, same},
+    excuses,
     target::layer_id,
 };
 
@@ -70,6 +71,7 @@ fn two_drivers(site: &Site) -> Outcome {
     let others = others(site)?;
     if others.is_empty() {
         return Err(Failure::not_applicable(
+            excuses::NO_OTHER_DRIVER,
             "it is the suite's own driver, beside which there is no other",
         ));
     }
@@ -109,6 +111,7 @@ fn two_drivers(site: &Site) -> Outcome {
     one.close()?;
     if fitting == 0 {
         return Err(Failure::not_applicable(
+            excuses::NO_OTHER_DRIVER,
             "no other driver that is linked in fits the file system",
         ));
     }

@@ -13,6 +13,7 @@ use super::lifecycle::sample;
 use crate::{
     Site, Source, Target,
     case::{Failure, Outcome, demand},
+    excuses,
     target::layer_id,
 };
 
@@ -27,6 +28,7 @@ fn file_of(site: &Site) -> Result<&Path, Failure> {
     match &site.source {
         Source::Plugin(path) => Ok(path),
         Source::Embedded(_) => Err(Failure::not_applicable(
+            excuses::LINKED_IN,
             "the driver is linked in: there is no plugin file",
         )),
     }

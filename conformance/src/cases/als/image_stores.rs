@@ -9,7 +9,7 @@ use plywood::{Error, ErrorKind, sdk::MountRequest};
 use crate::{
     Site, Target,
     case::{Failure, Outcome, demand, same},
-    manifest,
+    excuses, manifest,
     ops::Op,
     tar_file::TarFile,
     target::layer_id,
@@ -175,7 +175,10 @@ pub(super) fn nothing_removed(target: &mut Target) -> Outcome {
 
 pub(super) fn own_layers_alone(target: &mut Target) -> Outcome {
     if !target.driver.capabilities().image_stores {
-        return Err(Failure::not_applicable("`image_stores` is not declared"));
+        return Err(Failure::not_applicable(
+            excuses::NO_IMAGE_STORES,
+            "`image_stores` is not declared",
+        ));
     }
     let exported = exported(target)?;
     let store = user(target, &exported)?;

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use crate::{
     Site,
-    case::{Ending, Failure, Outcome, count_assertion, demand},
+    case::{Failure, Outcome, count_assertion, demand},
     sweep::{self, Action, Point, Run},
     wire::{self, Status},
 };
@@ -113,17 +113,7 @@ impl Cuts<'_> {
         std::fs::remove_file(&messages).ok();
         let outcome = match (said.verdict, run.status) {
             (Some(verdict), _) if verdict.status == Status::Pass => Ok(()),
-            (Some(verdict), _) => Err(Failure {
-                ending: match verdict.status {
-                    Status::NotRun => Ending::NotRun,
-                    Status::NotApplicable => Ending::NotApplicable,
-                    Status::Error => Ending::Harness,
-                    _ => Ending::Failed,
-                },
-                text: verdict.message,
-                expected: verdict.expected,
-                actual: verdict.actual,
-            }),
+            (Some(verdict), _) => Err(verdict.failure()),
             (None, Some(status)) if status.signal() == Some(libc::SIGKILL) => Ok(()),
             (None, status) => Err(Failure::new(format!(
                 "the process of `{}` ended without a word: {status:?}",

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     Case, Site, Target,
     case::{Failure, Outcome, bare, demand},
+    excuses,
     manifest::Manifest,
     sweep::{self, Action},
     target::layer_id,
@@ -296,6 +297,7 @@ fn damaged(site: &Site) -> Outcome {
     target.close()?;
     if files.is_empty() {
         return Err(Failure::not_applicable(
+            excuses::NO_OWN_FILES,
             "the driver keeps no file of its own beside the layers' content",
         ));
     }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     Case, Site, Target,
     case::{Failure, Outcome, bare, demand, same},
+    excuses,
     manifest::Manifest,
     target::{layer_id, new_layer},
     wire,
@@ -146,6 +147,7 @@ fn stale(site: &Site) -> Outcome {
     }
     if !tried {
         return Err(Failure::not_applicable(
+            excuses::NO_STAGING,
             "the driver declares neither `staging` nor `deferred_removal`",
         ));
     }

@@ -8,7 +8,7 @@ use crate::{
     Case, Site,
     case::{Failure, Outcome, bare, demand, same},
     cases::lifecycle::sample,
-    manifest,
+    excuses, manifest,
     tar_file::TarFile,
 };
 
@@ -42,9 +42,10 @@ impl Go<'_> {
         let text = String::from_utf8_lossy(&text);
         let name = site.source.name()?;
         if text.contains("not supported") {
-            return Err(Failure::not_applicable(format!(
-                "{TOOL} has no driver `{name}` for this file system"
-            )));
+            return Err(Failure::not_applicable(
+                excuses::NOT_IN_GO,
+                format!("{TOOL} has no driver `{name}` for this file system"),
+            ));
         }
         Err(Failure::harness(format!("{TOOL} with `{name}`: {text}")))
     }
