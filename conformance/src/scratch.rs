@@ -383,7 +383,9 @@ impl SmallFilesystem {
                     _ => 8 << 20,
                 };
                 let mut image = image_beside(point);
-                if let ("zfs", Some(name)) = (fstype, image.file_name()) {
+                if fstype == "zfs"
+                    && let Some(name) = image.file_name()
+                {
                     // The kernel opens it on its own, and sees no mounts of the case's.
                     image = site.messages.with_file_name(name);
                 }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The traits that a driver implements.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     Capabilities, CreateRequest, DiffView, DriverError, ExternalDirectory, LayerId, MountPlan,
@@ -149,12 +152,6 @@ pub trait Driver: Send + Sync {
     }
 
     /// Gives a staged place up; one that is not there any more is no error.
-    ///
-    /// # Behavior
-    /// - A driver may name directories below `/proc/self/fd` in [`Driver::unpack_target`],
-    ///   [`Driver::diff_view`] and [`Driver::content_roots`]: mounts that are attached to no place,
-    ///   and that it keeps open. When core has finished with one, it gives it back by this call,
-    ///   with the path as the token; so this needs the capability `staging`.
     fn discard(&self, token: &str) -> Result<()> {
         let _ = token;
         Err(DriverError::not_supported("staging"))
@@ -210,6 +207,18 @@ pub trait Driver: Send + Sync {
     fn external_layer(&self, id: &LayerId) -> Result<Option<PathBuf>> {
         let _ = id;
         Ok(None)
+    }
+
+    /// Takes a directory back that the driver keeps open for core; since ABI 1.1.
+    ///
+    /// # Behavior
+    /// - A driver may name directories below `/proc/self/fd` in [`Driver::unpack_target`],
+    ///   [`Driver::diff_view`] and [`Driver::content_roots`]: mounts that are attached to no place.
+    ///   When core has finished with one of them, it calls this with the path, once for each time
+    ///   that the path was named; for other directories it does not.
+    fn let_go(&self, directory: &Path) -> Result<()> {
+        let _ = directory;
+        Ok(())
     }
 
     /// Undoes what opening did to the system (mounts of the home), before the store shuts down.

@@ -238,13 +238,10 @@ impl DriverHandle {
 
     /// Gives a directory back that the driver named, if that is one that it keeps open for core.
     pub fn let_go(&self, directory: &Path) -> Result<()> {
-        if !directory.starts_with(DESCRIPTORS) || !self.0.capabilities.staging {
+        if !directory.starts_with(DESCRIPTORS) {
             return Ok(());
         }
-        let Some(token) = directory.to_str() else {
-            return Ok(());
-        };
-        self.call(Access::Read, "discard", |driver| driver.discard(token))
+        self.call(Access::Read, "let_go", |driver| driver.let_go(directory))
     }
 
     /// Lists changed paths against `parent` (capability `native_changes`).

@@ -16,7 +16,7 @@ mod layers;
 mod quota;
 #[path = "root/recovery.rs"]
 mod recovery;
-#[path = "../../shared-tests/script.rs"]
+#[path = "../../testing/script.rs"]
 mod script;
 #[path = "root/support.rs"]
 mod support;

@@ -122,7 +122,7 @@ impl ZfsDriver {
 
     /// Ends a look.
     fn leave(&self, tree: &Path) {
-        self.looks.close(&name_of(tree));
+        self.looks.close(tree);
     }
 
     /// The private dataset of a place.
@@ -461,10 +461,12 @@ impl Driver for ZfsDriver {
     }
 
     fn discard(&self, token: &str) -> Result<()> {
-        if self.looks.close(token) {
-            return Ok(());
-        }
         self.discard_place(token)
+    }
+
+    fn let_go(&self, directory: &Path) -> Result<()> {
+        self.looks.close(directory);
+        Ok(())
     }
 
     fn trash(&self, id: &LayerId) -> Result<Option<String>> {

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     fs::File,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -46,9 +46,9 @@ impl Looks {
         Ok(path)
     }
 
-    /// Ends what [`Looks::open`] began; says whether anything was shown at `path`.
-    pub(crate) fn close(&self, path: &str) -> bool {
-        self.lock().remove(&PathBuf::from(path)).is_some()
+    /// Ends what [`Looks::open`] began.
+    pub(crate) fn close(&self, path: &Path) {
+        self.lock().remove(path);
     }
 
     /// Unmounts the dataset `name`, which is renamed or destroyed next.
@@ -118,8 +118,8 @@ mod tests {
         assert!(!path.join("file").exists());
         let (other, _look) = look_at(root.path(), "p/y");
         assert_ne!(other, path);
-        let text = path.to_str().unwrap();
-        assert!(looks.close(text) && !looks.close(text));
+        looks.close(&path);
+        assert!(looks.lock().is_empty());
     }
 
     #[test]

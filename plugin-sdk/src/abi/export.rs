@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The plugin's side: a driver behind the function table.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use abi_stable::{
     erased_types::TD_Opaque,
@@ -368,5 +368,9 @@ impl DriverV for Adapter {
             let directory = driver.external_layer(&id_of(&id)?)?;
             Ok(directory.as_deref().map(Into::into).into())
         })
+    }
+
+    fn let_go(&self, directory: AbiPath) -> AbiResult<()> {
+        self.guard("let_go", |driver| driver.let_go(&PathBuf::from(directory)))
     }
 }

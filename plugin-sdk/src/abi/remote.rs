@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -175,6 +175,10 @@ impl Driver for RemoteDriver {
 
     fn external_layer(&self, id: &LayerId) -> Result<Option<PathBuf>> {
         received(self.driver.external_layer(text(id))).map(maybe_path_buf)
+    }
+
+    fn let_go(&self, directory: &Path) -> Result<()> {
+        received(self.driver.let_go(directory.into()))
     }
 }
 

@@ -115,6 +115,11 @@ pub trait DriverV: Send + Sync {
         let _unused = id;
         AbiResult::ROk(ROption::RNone)
     }
+    /// Since 1.1.
+    fn let_go(&self, directory: AbiPath) -> AbiResult<()> {
+        let _unused = directory;
+        AbiResult::ROk(())
+    }
     // ABI 1.2 and later append here, each with a default body that answers NOT_SUPPORTED.
 }
 
