@@ -9,7 +9,8 @@ use std::{
 
 use super::{
     images::docker_archive,
-    support::{Place, can_run, read},
+    podman::BUILD,
+    support::{Place, can_run, podman_script, read},
 };
 
 /// Makes an additional layer store of the layers of an OCI layout; returns their digests.
@@ -100,4 +101,33 @@ fn root_a_loaded_image_refers_to_the_layers_that_a_store_has() {
     );
     let created = place.plywood(&["--storage-opt", &gone, "create-layer"]);
     assert_ne!(created.code, 0);
+}
+
+/// Podman runs what refers to an additional layer store, and deletes it.
+#[test]
+fn interop_podman_runs_and_deletes_an_image_by_reference() {
+    if !can_run(&["podman", "buildah", "busybox", "unshare", "bash", "tar"]) {
+        return;
+    }
+    let build = Place::new("overlay");
+    let save = format!("{BUILD} $P save -q --format oci-dir -o oci example.com/bb:1");
+    podman_script(&build, &save).ok();
+    let place = Place::new("overlay");
+    let digests = stock(&build.path("oci"), &place.path("layers"));
+    let from = build.path("oci").display().to_string();
+    let option = format!("additionallayerstore={}", place.path("layers").display());
+    let script = format!(
+        "$C --storage-opt {option} image load {from} example.com/bb:1 >&2; \
+         $P run --rm --network=none --cgroups=disabled example.com/bb:1; \
+         ls {graph}/overlay/*/additionallayer | wc -l; \
+         $P rmi example.com/bb:1 >&2; \
+         ls {graph}/overlay/l | wc -l",
+        graph = place.graph().display()
+    );
+    let answer = podman_script(&place, &script).ok();
+    let expected = format!("data\n{}\n0\n", digests.len());
+    assert_eq!(answer.out, expected, "{}", answer.err);
+    for digest in digests {
+        assert!(place.path("layers").join(digest).join("diff").is_dir());
+    }
 }

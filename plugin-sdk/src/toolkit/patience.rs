@@ -23,8 +23,8 @@ use std::{
 
 use crate::{DriverError, DriverErrorCode, IoContext, Result};
 
-/// How a long piece of work says that it is still going on.
-#[derive(Clone, Debug)]
+/// How a long piece of work says that it is still going on; it ends with the work.
+#[derive(Debug)]
 pub struct Pulse {
     beats: SyncSender<()>,
     state: Arc<AtomicU8>,
