@@ -6,11 +6,12 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{conformance, demo, layers, lint, run, setup, soak, zfs};
+use crate::{conformance, demo, layers, lint, out_of_tree, run, setup, soak, zfs};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Leaves out what takes minutes: soak, demo, real layers and the feature matrix.
+    /// Leaves out what takes minutes: a vendor's driver, soak, demo, real layers and the feature
+    /// matrix.
     #[arg(long)]
     quick: bool,
 }
@@ -48,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     step("tests", || tests(root, &mut report))?;
     step("documentation", documentation)?;
     if root {
-        suite()?;
+        suite(options.quick)?;
     } else {
         report
             .skipped
@@ -57,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.quick {
         report
             .skipped
-            .push("features, demo, real layers, soak (--quick)");
+            .push("features, a vendor's driver, demo, real layers, soak (--quick)");
     } else {
         step("embedded drivers", || {
             run::cargo(&[
@@ -70,6 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             ])
         })?;
         if root {
+            step("a vendor's driver outside the tree", out_of_tree::run)?;
             step("demo", || demo::run(&demo::Options::for_tests()))?;
             step("real layers", || {
                 layers::run(&layers::Options {
@@ -91,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         } else {
             report
                 .skipped
-                .push("demo, real layers, soak (mounts need root)");
+                .push("a vendor's driver, demo, real layers, soak (mounts need root)");
         }
     }
     for skipped in &report.skipped {
@@ -113,9 +115,9 @@ fn tests(root: bool, report: &mut Report) -> Result<()> {
 }
 
 /// Every driver on what it is for.
-fn suite() -> Result<()> {
+fn suite(quick: bool) -> Result<()> {
     step("conformance", || {
-        conformance::run(&conformance::Options::all(true))
+        conformance::run(&conformance::Options::for_tests(quick))
     })?;
     step("zfs in the virtual machine", || {
         zfs::run(&zfs::Options::quick())

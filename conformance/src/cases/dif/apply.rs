@@ -205,20 +205,28 @@ pub(super) fn nanoseconds(target: &mut Target) -> Outcome {
         .add(time(Entry::file("finer", b""), "1234567894"))
         .done();
     target.put("base", None, &tar)?;
-    target.within("base", |root| -> Outcome {
-        for (name, wanted) in [
-            ("d", 1),
-            ("d/file", 123_456_789),
-            ("link", 987_654_321),
-            ("pipe", 500_000_000),
-            ("finer", 123_456_789),
-        ] {
+    let whole = 1_234_567_890;
+    let wanted = [
+        ("d", 1),
+        ("d/file", 123_456_789),
+        ("link", 987_654_321),
+        ("pipe", 500_000_000),
+        ("finer", 123_456_789),
+    ];
+    demand_times(
+        target,
+        "base",
+        &wanted.map(|(name, part)| (name, (whole, part))),
+    )
+}
+
+/// Demands the times of entries of a layer, in seconds and nanoseconds.
+fn demand_times(target: &Target, layer: &str, wanted: &[(&str, (i64, i64))]) -> Outcome {
+    target.within(layer, |root| -> Outcome {
+        for (name, time) in wanted {
             let meta = fs::symlink_metadata(root.join(name))?;
-            same!(
-                (1_234_567_890, wanted),
-                (meta.mtime(), meta.mtime_nsec()),
-                "the time of `{name}`"
-            );
+            let seen = (meta.mtime(), meta.mtime_nsec());
+            same!(*time, seen, "the time of `{name}` in `{layer}`");
         }
         Ok(())
     })
@@ -236,19 +244,14 @@ pub(super) fn directory_times(target: &mut Target) -> Outcome {
         .add(Entry::hard_link("after/link", "before/last"))
         .done();
     target.put("base", None, &tar)?;
-    let check = |layer: &str, wanted: &[(&str, i64)]| {
-        target.within(layer, |root| -> Outcome {
-            for (name, seconds) in wanted {
-                let seen = fs::symlink_metadata(root.join(name))?.mtime();
-                same!(*seconds, seen, "the time of the directory `{name}`");
-            }
-            Ok(())
-        })
+    let times = |before, sub| {
+        [
+            ("before", (before, 0)),
+            ("before/sub", (sub, 0)),
+            ("after", (3000, 0)),
+        ]
     };
-    check(
-        "base",
-        &[("before", 1000), ("before/sub", 2000), ("after", 3000)],
-    )?;
+    demand_times(target, "base", &times(1000, 2000))?;
     target.step("in a child that removes from them")?;
     let tar = TarFile::new()
         .add(Entry::directory("before/").mtime(4000))
@@ -257,10 +260,7 @@ pub(super) fn directory_times(target: &mut Target) -> Outcome {
         .whiteout("before/sub/.wh..wh..opq")
         .done();
     target.put("child", Some("base"), &tar)?;
-    check(
-        "child",
-        &[("before", 4000), ("before/sub", 5000), ("after", 3000)],
-    )?;
+    demand_times(target, "child", &times(4000, 5000))?;
     let wanted = expected::of(&[
         ("/before/file", ChangeKind::Delete),
         ("/before/last", ChangeKind::Modify),
@@ -299,41 +299,18 @@ pub(super) fn xattrs(target: &mut Target) -> Outcome {
     target.create("child", Some("base"))?;
     for layer in ["base", "child"] {
         target.within(layer, |root| -> Outcome {
-            same!(
-                capability.to_vec(),
-                value(root, "tool", "security.capability")?,
-                "a capability in `{layer}`"
-            );
-            same!(
-                b"a=b\nc".to_vec(),
-                value(root, "file", "user.text")?,
-                "text in `{layer}`"
-            );
-            same!(
-                b"\0\xff".to_vec(),
-                value(root, "file", "user.binary")?,
-                "bytes in `{layer}`"
-            );
-            same!(
-                b"l".to_vec(),
-                value(root, "file", "user.later")?,
-                "an attribute of a link in `{layer}`"
-            );
-            same!(
-                b"d".to_vec(),
-                value(root, "d", "user.directory")?,
-                "a directory's in `{layer}`"
-            );
-            same!(
-                b"t".to_vec(),
-                value(root, "d", "trusted.suite")?,
-                "a trusted one in `{layer}`"
-            );
-            same!(
-                b"p".to_vec(),
-                value(root, "pipe", "trusted.suite")?,
-                "a pipe's in `{layer}`"
-            );
+            for (file, name, wanted) in [
+                ("tool", "security.capability", &capability[..]),
+                ("file", "user.text", b"a=b\nc"),
+                ("file", "user.binary", b"\0\xff"),
+                ("file", "user.later", b"l"),
+                ("d", "user.directory", b"d"),
+                ("d", "trusted.suite", b"t"),
+                ("pipe", "trusted.suite", b"p"),
+            ] {
+                let seen = value(root, file, name)?;
+                same!(wanted, &seen[..], "`{name}` of `{file}` in `{layer}`");
+            }
             Ok(())
         })?;
     }
