@@ -143,10 +143,8 @@ pub(crate) fn own_root(path: &Path) -> io::Result<()> {
         .ok_or_else(|| io::Error::other("a strange dataset"))?;
     let inner = path.strip_prefix(&here.target).map_err(io::Error::other)?;
     let names: Vec<_> = inner.iter().map(OsStr::to_string_lossy).collect();
-    let name = match source.contains('/') {
-        true => format!("{source}.{}", names.join(".")),
-        false => format!("{source}/{}", names.join(".")),
-    };
+    let between = if source.contains('/') { '.' } else { '/' };
+    let name = format!("{source}{between}{}", names.join("."));
     tool("zfs", &["create", "-o", "mountpoint=legacy", &name])?;
     let mode = fs::metadata(&path)?.permissions();
     mount(

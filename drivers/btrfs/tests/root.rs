@@ -14,7 +14,7 @@ mod layers;
 mod quota;
 #[path = "root/recovery.rs"]
 mod recovery;
-#[path = "../../shared-tests/script.rs"]
+#[path = "../../tests-in-common/script.rs"]
 mod script;
 #[path = "root/support.rs"]
 mod support;

@@ -11,7 +11,7 @@ mod changes;
 mod interop;
 #[path = "root/layers.rs"]
 mod layers;
-#[path = "../../shared-tests/script.rs"]
+#[path = "../../tests-in-common/script.rs"]
 mod script;
 #[path = "root/support.rs"]
 mod support;
