@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The zfs driver on a pool in a file; `cargo xtask zfs` runs this in a virtual machine that has zfs.
 #![expect(
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a failure of a helper is a failure of its test"
 )]

@@ -89,7 +89,7 @@ fn interop_either_tool_works_on_what_the_other_made() {
         assert_eq!(changes(&ours), changes(&theirs), "{letter}");
         below = layer;
     }
-    let layers = |program: &Path| sorted(&tool(program, &store, &["layers", "--quiet"]));
+    let layers = |program: &Path| sorted(&tool(program, &store, &["layers"]));
     assert_eq!(layers(&ours), layers(&theirs));
     // Each removes what the other made.
     tool(&theirs, &store, &["delete-layer", &id("c")]);
