@@ -126,6 +126,7 @@ pub(crate) fn open(
         case: String::new(),
         seed: 0,
         fuzz: std::time::Duration::ZERO,
+        patience: 1,
         messages: root.path().join("description"),
         sabotaged: false,
     };

@@ -242,6 +242,7 @@ fn site(options: &Options, backing: &Backing, entry: &Entry, root: &Path, said: 
         case: entry.id.to_owned(),
         seed: options.seed,
         fuzz: options.fuzz,
+        patience: options.patience.max(1),
         messages: said.join("messages"),
         sabotaged: options.sabotage.as_deref() == Some(entry.id),
     }

@@ -382,13 +382,14 @@ impl SmallFilesystem {
                     "zfs" => pool::LEAST,
                     _ => 8 << 20,
                 };
-                let mut image = image_beside(point);
-                if fstype == "zfs"
-                    && let Some(name) = image.file_name()
-                {
+                let image = match image_beside(point) {
                     // The kernel opens it on its own, and sees no mounts of the case's.
-                    image = site.messages.with_file_name(name);
-                }
+                    beside if fstype == "zfs" => {
+                        let shown = beside.file_name().unwrap_or_default();
+                        site.messages.with_file_name(shown)
+                    }
+                    beside => beside,
+                };
                 Mounted::image(fstype, &[], size.0.max(least), point, image).map_err(without)?
             }
             _ => Mounted::memory(point, &format!("mode=0755,size={}", size.0))?,

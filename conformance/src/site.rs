@@ -98,6 +98,8 @@ pub struct Site {
     pub(crate) seed: u64,
     /// How long cases with random input go on.
     pub(crate) fuzz: Duration,
+    /// How many times longer than usual everything may take.
+    pub(crate) patience: u32,
     pub(crate) messages: PathBuf,
     /// Turns a failure into a pass, to show that the suite's own test notices.
     pub(crate) sabotaged: bool,
@@ -202,7 +204,9 @@ impl Site {
     /// Starts a role of this case in a process of its own.
     pub(crate) fn peer(&self, role: &str, arguments: &[&str]) -> Result<Peer, Failure> {
         let (command, messages) = self.role(role, arguments)?;
-        Peer::start(command, messages)
+        let mut peer = Peer::start(command, messages)?;
+        peer.wait = STEP * self.patience;
+        Ok(peer)
     }
 
     /// Runs a role of this case in a process of its own to its end.
@@ -216,7 +220,12 @@ impl Site {
 pub(crate) struct Peer {
     child: Child,
     messages: PathBuf,
+    /// How long it may take to come to a step.
+    wait: Duration,
 }
+
+/// The same where nobody asked for patience.
+const STEP: Duration = Duration::from_secs(30);
 
 impl Peer {
     /// Starts what [`Site::role`] gave, perhaps changed.
@@ -224,6 +233,7 @@ impl Peer {
         Ok(Self {
             child: command.spawn()?,
             messages,
+            wait: STEP,
         })
     }
 
@@ -240,7 +250,7 @@ impl Peer {
 
     /// Waits until it has named the step `text`.
     pub(crate) fn wait_for_step(&mut self, text: &str) -> Outcome {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + self.wait;
         loop {
             let ended = self.child.try_wait()?;
             let steps = wire::read(&self.messages)?.steps;
@@ -253,7 +263,8 @@ impl Peer {
                 }));
             }
             if Instant::now() > end {
-                return Err(Failure::new(format!("no step `{text}` after 30 s")));
+                let seconds = self.wait.as_secs();
+                return Err(Failure::new(format!("no step `{text}` after {seconds} s")));
             }
             thread::sleep(Duration::from_millis(2));
         }

@@ -143,10 +143,8 @@ pub(crate) fn own_root(path: &Path) -> io::Result<()> {
         .ok_or_else(|| io::Error::other("a strange dataset"))?;
     let inner = path.strip_prefix(&here.target).map_err(io::Error::other)?;
     let names: Vec<_> = inner.iter().map(OsStr::to_string_lossy).collect();
-    let name = match source.contains('/') {
-        true => format!("{source}.{}", names.join(".")),
-        false => format!("{source}/{}", names.join(".")),
-    };
+    let between = if source.contains('/') { '.' } else { '/' };
+    let name = format!("{source}{between}{}", names.join("."));
     tool("zfs", &["create", "-o", "mountpoint=legacy", &name])?;
     let mode = fs::metadata(&path)?.permissions();
     mount(
@@ -243,6 +241,23 @@ pub(crate) fn remove_root(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The bytes that the dataset at `path` takes with all below it; `None` where that is no pool.
+pub(crate) fn used(path: &Path) -> io::Result<Option<u64>> {
+    if !is_pool(path)? {
+        return Ok(None);
+    }
+    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
+    let name = mount_of(&mounts, path)?
+        .source
+        .to_string_lossy()
+        .into_owned();
+    let pool = name.split('/').next().unwrap_or(&name);
+    // What was written and freed is accounted for with the next transaction.
+    tool("zpool", &["sync", pool])?;
+    let text = tool("zfs", &["get", "-Hp", "-o", "value", "used", &name])?;
+    text.trim().parse().map(Some).map_err(io::Error::other)
 }
 
 /// The names of the datasets and snapshots below the store at `path`.

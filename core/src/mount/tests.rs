@@ -269,6 +269,39 @@ fn root_a_plan_that_fails_late_is_undone() {
 }
 
 #[test]
+fn root_a_read_only_mount_leaves_the_file_system_writable_for_others() {
+    both(|mounter| {
+        let home = Home::new();
+        let target = home.path("merged");
+        let step = MountStep::Filesystem {
+            fstype: "tmpfs".to_owned(),
+            source: "plywood".to_owned(),
+            target: target.clone(),
+            options: vec!["nosuid".to_owned()],
+            read_only: true,
+        };
+        let plan = MountPlan::Mounts(MountSteps {
+            target: target.clone(),
+            steps: vec![step],
+        });
+        mounter.execute(&plan).unwrap();
+        let mounts = mountinfo::mounts().unwrap();
+        let found = mountinfo::at(&mounts, &target).unwrap();
+        assert!(
+            found.options.starts_with("ro,nosuid"),
+            "{mounter:?} {found:?}"
+        );
+        assert!(
+            found.super_options.starts_with("rw"),
+            "{mounter:?} {found:?}"
+        );
+        assert!(fs::write(target.join("x"), "").is_err());
+        undo(&plan, &target).unwrap();
+        assert_eq!(home.mounts(), 0);
+    });
+}
+
+#[test]
 fn root_stacked_mounts_are_all_removed_and_links_are_not_followed() {
     if !rustix::process::geteuid().is_root() {
         return;

@@ -16,7 +16,7 @@ mod layers;
 mod quota;
 #[path = "root/recovery.rs"]
 mod recovery;
-#[path = "../../testing/script.rs"]
+#[path = "../../tests-in-common/script.rs"]
 mod script;
 #[path = "root/support.rs"]
 mod support;

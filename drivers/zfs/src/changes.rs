@@ -4,7 +4,8 @@
 //! Both layers come from one snapshot. `zfs diff` says what either of them has changed since; what
 //! is named by one of the two lists may differ, and nothing else does. Two things it does not say:
 //!
-//! - It names a file once. A file with several names is looked up by its number in the whole tree.
+//! - It names a file once, and calls it removed when the name that it was given last is gone. A file
+//!   with several names is looked up by its number in the whole tree.
 //! - It does not say which names came into a directory or went: a directory that it names is
 //!   compared with that of the other layer, entry by entry. Clones keep the numbers of files.
 //!
@@ -18,7 +19,7 @@ use std::{
         fd::OwnedFd,
         unix::{
             ffi::{OsStrExt, OsStringExt},
-            fs::{DirEntryExt, MetadataExt},
+            fs::DirEntryExt,
         },
     },
     path::{Path, PathBuf},
@@ -28,7 +29,7 @@ use plywood_plugin_sdk::{
     ChangeKind, DriverError, DriverErrorCode, IoContext, Log, NativeChange, Result,
 };
 use rustix::{
-    fs::{CWD, Dir, Mode, OFlags, ResolveFlags},
+    fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat},
     io::Errno,
 };
 
@@ -166,24 +167,28 @@ impl Found {
         side: Side,
     ) -> Result<()> {
         let mut linked = BTreeSet::new();
+        let trees = (mine.tree, theirs.tree);
         for difference in differences {
             match difference {
                 Difference::Added(path) => {
                     self.add(path.clone(), side.only());
-                    linked.extend(many_names(mine.tree, path)?);
+                    linked.extend(many_names(trees, path)?);
                 }
-                Difference::Removed(path) => self.add(path.clone(), side.missing()),
+                Difference::Removed(path) => {
+                    self.add(path.clone(), side.missing());
+                    linked.extend(many_names(trees, path)?);
+                }
                 Difference::Renamed { old, new } => {
                     self.add(old.clone(), side.missing());
                     self.add(new.clone(), side.only());
-                    linked.extend(many_names(mine.tree, new)?);
+                    linked.extend(many_names(trees, old)?);
+                    linked.extend(many_names(trees, new)?);
                 }
                 Difference::Modified { path, is_directory } => {
                     self.add(path.clone(), ChangeKind::Modify);
+                    linked.extend(many_names(trees, path)?);
                     if *is_directory {
-                        self.entries(path, (mine.tree, theirs.tree), side)?;
-                    } else {
-                        linked.extend(many_names(mine.tree, path)?);
+                        self.entries(path, trees, side)?;
                     }
                 }
             }
@@ -253,15 +258,43 @@ pub(crate) fn everything(tree: &Path) -> Result<Vec<NativeChange>> {
     Ok(found)
 }
 
-/// The number of the file at `path` if it has other names.
-fn many_names(tree: &Path, path: &[u8]) -> Result<Option<u64>> {
-    let path = tree.join(OsString::from_vec(path.to_vec()));
-    let found = match fs::symlink_metadata(&path) {
-        // A directory above it was renamed on the way: its new name is listed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.at("cannot stat", &path)?,
-    };
-    Ok((!found.is_dir() && found.nlink() > 1).then(|| found.ino()))
+/// The numbers of the files at `path`, in either of two trees, that have other names.
+///
+/// # Behavior
+/// - `zfs diff` takes a file for removed whose last name went, though it has others.
+/// - A path that neither tree has leaves open which file is meant, and is an error.
+fn many_names((mine, theirs): (&Path, &Path), path: &[u8]) -> Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    let mut known = path.is_empty();
+    for tree in [mine, theirs] {
+        let Some(found) = stat(tree, path).at("cannot stat a file of", tree)? else {
+            continue;
+        };
+        known = true;
+        let is_directory = FileType::from_raw_mode(found.st_mode).is_dir();
+        if !is_directory && found.st_nlink > 1 {
+            numbers.push(found.st_ino);
+        }
+    }
+    if known {
+        return Ok(numbers);
+    }
+    let path = String::from_utf8_lossy(path);
+    let message = format!("`zfs diff` names `{path}`, which is in neither layer");
+    Err(DriverError::new(DriverErrorCode::IO, message))
+}
+
+/// Looks at the file at `path`; symbolic links are not followed.
+fn stat(tree: &Path, path: &[u8]) -> io::Result<Option<Stat>> {
+    let root = rustix::fs::openat(CWD, tree, DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let path = if path.is_empty() { b"." } else { path };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+        Ok(file) => Ok(Some(rustix::fs::fstat(file)?)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The paths in a tree of the files that have one of `numbers`.
@@ -375,6 +408,9 @@ mod tests {
     #[test]
     fn what_the_parent_changed_is_seen_from_the_layer() {
         let (new, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (tree, name) in [(&old, "came"), (&old, "is"), (&new, "went"), (&new, "was")] {
+            fs::write(tree.path().join(name), "").unwrap();
+        }
         let mut found = Found::default();
         let renamed = Difference::Renamed {
             old: b"was".to_vec(),
@@ -390,6 +426,31 @@ mod tests {
         let kinds: Vec<_> = found.0.into_values().collect();
         let (add, delete) = (ChangeKind::Add, ChangeKind::Delete);
         assert_eq!(kinds, [delete, delete, add, add]);
+    }
+
+    #[test]
+    fn a_file_that_has_lost_one_of_its_names_is_found_by_the_others() {
+        let (new, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for name in ["one", "two", "three"] {
+            fs::write(old.path().join("one"), "").unwrap();
+            if name != "one" {
+                fs::hard_link(old.path().join("one"), old.path().join(name)).unwrap();
+            }
+        }
+        fs::hard_link(old.path().join("one"), new.path().join("one")).unwrap();
+        let mut found = Found::default();
+        let layers = (layer(new.path()), layer(old.path()));
+        let gone = [Difference::Removed(b"three".to_vec())];
+        found.side(&gone, layers, Side::New).unwrap();
+        let names: Vec<_> = found.0.into_iter().collect();
+        let expected = [("one", ChangeKind::Modify), ("three", ChangeKind::Delete)];
+        assert_eq!(
+            names,
+            expected.map(|(path, kind)| (path.as_bytes().to_vec(), kind))
+        );
+        // What is nowhere leaves open what is meant.
+        let nowhere = [modified("nowhere", false)];
+        assert!(Found::default().side(&nowhere, layers, Side::New).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     Target,
     case::{Failure, Outcome, demand},
     cases::asks::Traces,
-    scratch::Size,
+    scratch::{Size, pool},
     target::layer_id,
 };
 
@@ -32,7 +32,10 @@ fn used(target: &Target) -> Result<(u64, u64), Failure> {
     let point = target.small_filesystem()?.mount_point();
     nix::unistd::syncfs(fs::File::open(point)?)?;
     let stat = statvfs(point)?;
-    let bytes = (stat.blocks() - stat.blocks_free()) * stat.fragment_size();
+    let bytes = match pool::used(point)? {
+        Some(bytes) => bytes,
+        None => (stat.blocks() - stat.blocks_free()) * stat.fragment_size(),
+    };
     Ok((bytes, stat.files().saturating_sub(stat.files_free())))
 }
 

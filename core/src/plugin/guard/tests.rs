@@ -45,6 +45,12 @@ impl Driver for Fake {
         Ok(true)
     }
 
+    fn discard(&self, token: &str) -> DriverResult<()> {
+        assert!(token.starts_with("/proc/self/fd/"));
+        self.called();
+        Ok(())
+    }
+
     fn metadata(&self, id: &LayerId) -> DriverResult<BTreeMap<String, String>> {
         Err(DriverError::no_layer(id))
     }
@@ -243,4 +249,16 @@ fn a_drivers_error_keeps_its_kind_object_and_sentence() {
         error.to_string(),
         "driver `fake`: layer `layer` does not exist"
     );
+}
+
+#[test]
+fn only_directories_that_are_descriptors_are_given_back() {
+    let mut fake = Fake::default();
+    fake.can.staging = true;
+    let calls = Arc::clone(&fake.calls);
+    let driver = guarded(fake);
+    for (directory, expected) in [("/layers/a", 0), ("/proc/self/fd/7/.", 1)] {
+        driver.let_go(Path::new(directory)).unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), expected);
+    }
 }

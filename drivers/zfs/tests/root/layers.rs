@@ -91,10 +91,12 @@ fn root_staged_layers_are_published_given_up_or_reclaimed() {
     store.assert_only(&["base", "named"]);
 
     // What a process holds is left alone; what one held that is dead is not.
-    driver.stage(&layer("left", Some("base"))).unwrap();
+    let left = driver.stage(&layer("left", Some("base"))).unwrap();
     driver.trash(&id("named")).unwrap().unwrap();
     let other = store.open();
     assert_eq!(other.recover().unwrap(), Vec::<String>::new());
+    let directory = left.target.directory.to_str().unwrap();
+    driver.discard(directory).unwrap();
     std::mem::forget(driver);
     // Its locks are those of open files here; a copy of the places has none.
     let (places, kept) = (store.home().join("tempdirs"), store.home().join("kept"));
