@@ -203,7 +203,8 @@ fn try_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> io::R
         .stdout(Stdio::from(log.try_clone()?))
         .stderr(Stdio::from(log))
         .spawn()?;
-    let limit = options.limit.unwrap_or(entry.timeout + options.fuzz) * options.patience.max(1);
+    let usual = entry.timeout * crowd(options.jobs) + options.fuzz;
+    let limit = options.limit.unwrap_or(usual) * options.patience.max(1);
     let ended = watch(&mut child, limit)?;
     let mut messages = wire::read(&site.messages)?;
     let verdict = match (ended, messages.verdict.take()) {
@@ -231,6 +232,14 @@ fn try_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> io::R
     }
     remove(root, &mut outcome);
     Ok(outcome)
+}
+
+/// How many cases share a processor: the catalogue's limits are for one that has it for itself.
+fn crowd(jobs: usize) -> u32 {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(jobs.div_ceil(processors))
+        .unwrap_or(u32::MAX)
+        .max(1)
 }
 
 fn site(options: &Options, backing: &Backing, entry: &Entry, root: &Path, said: &Path) -> Site {
