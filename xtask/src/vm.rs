@@ -324,6 +324,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::write(&out, "")?;
     let mut machine = machine(options, job.path());
     machine.arg("-kernel").arg(image).arg("-initrd").arg(init);
+    if hardware_helps()? {
+        machine.args(HARDWARE);
+    } else {
+        machine.args(["-machine", "q35", "-cpu", "max"]);
+    }
     let mut child = machine
         .spawn()
         .with_context(|| format!("cannot start `{}`", run::shown(&machine)))?;
@@ -342,6 +347,36 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// How the processor's own help for virtual machines is asked for.
+const HARDWARE: [&str; 4] = ["-machine", "q35,accel=kvm", "-cpu", "host"];
+
+/// Whether it works: inside some virtual machines it is there and a machine that uses it dies at once.
+fn hardware_helps() -> Result<bool> {
+    let device = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm");
+    if device.is_err() {
+        return Ok(false);
+    }
+    let mut probe = Command::new("qemu-system-x86_64");
+    probe
+        .args(HARDWARE)
+        .args(["-nodefaults", "-display", "none", "-S"]);
+    probe
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = probe.spawn().context("cannot start `qemu-system-x86_64`")?;
+    thread::sleep(Duration::from_secs(1));
+    let works = child.try_wait()?.is_none();
+    if works {
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(works)
 }
 
 fn machine(options: &Options, job: &Path) -> Command {
@@ -377,8 +412,6 @@ fn machine(options: &Options, job: &Path) -> Command {
         .arg(shown(job, "job", ""))
         .arg("-virtfs")
         .arg(shown(&share, "share", ""))
-        // Hardware help where it works, else emulation.
-        .args(["-machine", "q35,accel=kvm:tcg", "-cpu", "max"])
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     for disk in &options.disks {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which dataset is a clone of which.
 
-use plywood_plugin_sdk::Result;
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result};
 
 use crate::dataset::Datasets;
 
@@ -47,7 +47,10 @@ fn older(datasets: &Datasets, one: &str, other: &str) -> Result<String> {
     let transaction = |snapshot: &str| -> Result<u64> {
         let found = datasets.properties(snapshot, &["createtxg"]);
         let found = found.map_err(|failure| failure.about(snapshot))?;
-        Ok(found[0].parse().unwrap_or(0))
+        found[0].parse().map_err(|_| {
+            let message = format!("zfs gives no number for `createtxg`: `{}`", found[0]);
+            DriverError::new(DriverErrorCode::IO, message).object(snapshot)
+        })
     };
     let first = transaction(one)? <= transaction(other)?;
     Ok(if first { one } else { other }.to_owned())

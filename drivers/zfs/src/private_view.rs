@@ -12,10 +12,16 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, Result, toolkit};
+use plywood_plugin_sdk::{
+    DriverError, DriverErrorCode, IoContext, Result,
+    toolkit::{self, mountinfo},
+};
 use rustix::{
     fs::CWD,
-    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_change, move_mount},
+    mount::{
+        MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount, mount_change,
+        move_mount, unmount,
+    },
 };
 
 use crate::mounts;
@@ -44,10 +50,25 @@ pub(crate) fn within<T: Send>(
     })
 }
 
+/// Unmounts the copies that the namespace has of mounts of the same datasets: `zfs diff` would take
+/// one of them for the place that its paths are below.
+fn leave(names: &[&str]) -> Result<()> {
+    // The table is that of the process; the namespace of this thread has the same mounts.
+    for mount in mountinfo::mounts()?.iter().rev() {
+        let same = names.iter().any(|name| mount.source == **name);
+        if mount.fstype == "zfs" && same {
+            let gone = unmount(&mount.target, UnmountFlags::DETACH);
+            gone.at("cannot unmount", &mount.target)?;
+        }
+    }
+    Ok(())
+}
+
 fn prepare(names: &[&str], place: &Path) -> Result<Vec<PathBuf>> {
     unshare(CloneFlags::CLONE_NEWNS).at("cannot make a mount namespace for", place)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).at("cannot make private", "/")?;
+    leave(names)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount(
         "plywood",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a layer occupies, as the pool accounts for it.
 
-use plywood_plugin_sdk::{Result, Usage};
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result, Usage};
 
 use crate::{command::Failure, dataset::Datasets};
 
@@ -11,25 +11,30 @@ use crate::{command::Failure, dataset::Datasets};
 /// - Bytes are those on disk, after compression.
 /// - The pool accounts when it writes, so what is in memory is written first.
 pub(crate) fn of(datasets: &Datasets, name: &str) -> Result<Usage> {
-    read(datasets, name).map_err(|failure| failure.about(name))
+    read(datasets, name).map_err(|failure| failure.about(name))?
 }
 
-fn read(datasets: &Datasets, name: &str) -> Result<Usage, Failure> {
+fn read(datasets: &Datasets, name: &str) -> Result<Result<Usage>, Failure> {
     let pool = name.split('/').next().unwrap_or(name);
     datasets.zpool(&["sync", pool])?;
     let found = datasets.properties(name, &["usedbydataset", "origin"])?;
-    let bytes = found[0].parse().unwrap_or(0);
+    let Ok(bytes) = found[0].parse() else {
+        let message = format!("zfs gives no number for `usedbydataset`: `{}`", found[0]);
+        return Ok(Err(
+            DriverError::new(DriverErrorCode::IO, message).object(name)
+        ));
+    };
     let all = objects(datasets, name)?;
     match found[1].as_str() {
         // What a dataset with nothing but its root takes is not content.
-        "-" | "" => Ok(Usage {
+        "-" | "" => Ok(Ok(Usage {
             bytes: if all > 1 { bytes } else { 0 },
             inodes: all,
-        }),
-        origin => Ok(Usage {
+        })),
+        origin => Ok(Ok(Usage {
             bytes,
             inodes: all.saturating_sub(objects(datasets, origin)?),
-        }),
+        })),
     }
 }
 

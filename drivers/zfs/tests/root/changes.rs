@@ -7,8 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use plywood::archive::walk::{self, Change, DiffMaps};
-use plywood_plugin_sdk::{ChangeKind, DiffView, Driver, IdMaps, NativeChange};
+use plywood::{
+    archive::walk::{self, Change, DiffMaps},
+    mount,
+};
+use plywood_plugin_sdk::{ChangeKind, DiffView, Driver, IdMaps, MountRequest, NativeChange};
 
 use crate::{
     script::{Random, edit, fill},
@@ -144,7 +147,8 @@ fn root_random_edits_are_found_as_a_walk_finds_them() {
 #[ignore = "needs zfs: `cargo xtask zfs` runs it"]
 fn root_few_changes_are_a_short_list_however_much_is_there() {
     let store = Store::new();
-    let driver = store.open();
+    let host = Arc::new(Counting::default());
+    let driver = store.open_for(Arc::clone(&host));
     driver.create(&layer("base", None)).unwrap();
     {
         let base = look(&*driver, "base");
@@ -168,8 +172,14 @@ fn root_few_changes_are_a_short_list_however_much_is_there() {
         fs::rename(top.tree.join("d4"), top.tree.join("moved")).unwrap();
         fs::write(top.tree.join("d5/f5"), "linked").unwrap();
     }
+    // It is mounted, as a container's layer usually is.
+    let plan = driver.mount_plan(&id("top"), &MountRequest::default());
+    let plan = plan.unwrap();
+    let seen = mount::execute(&plan).unwrap();
     let found = lists(&*driver, "top", "base");
+    mount::undo(&plan, &seen).unwrap();
     assert_eq!(found.checked, found.walked);
+    assert_eq!(host.warnings(), 0);
     let named: Vec<_> = found
         .native
         .iter()
