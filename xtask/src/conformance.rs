@@ -2,9 +2,14 @@
 //! Holds every driver to the conformance suite, loaded and linked in, on every file system that it
 //! claims.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{run, zfs};
@@ -39,6 +44,11 @@ impl Options {
             ..Self::default()
         }
     }
+
+    fn wants(&self, driver: &str, form: &str) -> bool {
+        self.driver.as_deref().is_none_or(|only| only == driver)
+            && self.form.as_deref().is_none_or(|only| only == form)
+    }
 }
 
 /// Drivers and the file systems that they claim.
@@ -61,14 +71,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.driver.is_none() && options.form.is_none() {
         selftest(&suite, options.quick && !options.whole_selftest)?;
     }
-    let mut lines = Vec::new();
-    let mut failed = 0;
+    let mut runs = Runs::default();
     for (driver, claimed) in DRIVERS {
-        if options.driver.as_ref().is_some_and(|only| only != driver) {
-            continue;
-        }
         for form in ["plugin", "linked"] {
-            if options.form.as_ref().is_some_and(|only| only != form) {
+            if !options.wants(driver, form) {
                 continue;
             }
             // The quick run takes one file system on a disk, and memory where it is claimed.
@@ -77,46 +83,94 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 (true, "plugin") => &claimed[..1],
                 (true, _) => &claimed[claimed.len() - 1..],
             };
-            let out = place(&format!("{driver}-{form}"))?;
-            let program = if form == "plugin" { &suite } else { &linked };
-            let mut command = run::command(program, ["run"]);
-            if form == "plugin" {
-                let file = format!("libplywood_driver_{}.so", driver.replace('-', "_"));
-                command.arg(run::built(run::Profile::Dev, &file));
+            let mut command = if form == "plugin" {
+                with_plugin(&suite, driver)
             } else {
+                let mut command = run::command(&linked, ["run"]);
                 command.args(["--embedded", driver]);
-            }
-            command
-                .args(["--scratch", &scratch.join(","), "--out"])
-                .arg(&out);
+                command
+            };
             if options.quick {
                 command.args(["--group", "quick"]);
             }
             if let Some(seed) = &options.seed {
                 command.args(["--seed", seed]);
             }
-            println!("-- {driver} as {form} on {}", scratch.join(", "));
-            let start = Instant::now();
-            let status = command.stdout(log(&out)?).status()?;
-            let seconds = start.elapsed().as_secs();
-            let text = fs::read_to_string(out.join("log.txt"))?;
-            let result = text.lines().last().unwrap_or("no result");
-            if !status.success() {
-                failed += 1;
-                print!("{text}");
-            }
-            lines.push(format!("{driver:<24}{form:<8}{seconds:>4} s  {result}"));
+            runs.add(driver, form, command, scratch)?;
         }
     }
-    println!("{}", lines.join("\n"));
-    if failed > 0 {
-        bail!("{failed} of {} runs were no success", lines.len());
+    if options.wants("overlay", "plugin") {
+        // The program's own faults are listed by case; what is random must find the same ones.
+        let known = run::workspace().join("drivers/overlay/tests/fuse-overlayfs.txt");
+        let program = run::found_on_path("fuse-overlayfs")
+            .context("fuse-overlayfs is missing\nhint: run `cargo xtask setup`")?;
+        let mut command = with_plugin(&suite, "overlay");
+        command
+            .arg("--storage-opt")
+            .arg(format!("overlay.mount_program={}", program.display()))
+            .args(["--group", "quick", "--seed", "1", "--known-failures"])
+            .arg(known);
+        runs.add("overlay", "fuse", command, &["loop:ext4"])?;
     }
-    Ok(())
+    runs.end()
+}
+
+fn with_plugin(suite: &Path, driver: &str) -> Command {
+    let file = format!("libplywood_driver_{}.so", driver.replace('-', "_"));
+    let mut command = run::command(suite, ["run"]);
+    command.arg(run::built(run::Profile::Dev, &file));
+    command
+}
+
+/// What runs there were, and what came of them.
+#[derive(Default)]
+struct Runs {
+    lines: Vec<String>,
+    failed: usize,
+}
+
+impl Runs {
+    fn add(
+        &mut self,
+        driver: &str,
+        form: &str,
+        mut command: Command,
+        scratch: &[&str],
+    ) -> Result<()> {
+        let out = place(&format!("{driver}-{form}"))?;
+        command
+            .args(["--scratch", &scratch.join(","), "--out"])
+            .arg(&out);
+        println!("-- {driver} as {form} on {}", scratch.join(", "));
+        let start = Instant::now();
+        let status = command.stdout(log(&out)?).status()?;
+        let seconds = start.elapsed().as_secs();
+        let text = fs::read_to_string(out.join("log.txt"))?;
+        let result = text.lines().last().unwrap_or("no result");
+        if !status.success() {
+            self.failed += 1;
+            print!("{text}");
+        }
+        let line = format!("{driver:<24}{form:<8}{seconds:>4} s  {result}");
+        self.lines.push(line);
+        Ok(())
+    }
+
+    fn end(&self) -> Result<()> {
+        println!("{}", self.lines.join("\n"));
+        if self.failed > 0 {
+            bail!(
+                "{} of {} runs were no success",
+                self.failed,
+                self.lines.len()
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Tests the suite itself; the record that a whole test leaves is what certificates need.
-fn selftest(suite: &std::path::Path, quick: bool) -> Result<()> {
+fn selftest(suite: &Path, quick: bool) -> Result<()> {
     let out = place("selftest")?;
     println!("-- the suite's test of itself");
     let mut command = run::command(suite, ["selftest"]);
@@ -154,10 +208,10 @@ fn place(name: &str) -> Result<PathBuf> {
 }
 
 /// Panics that a host case provokes are no news for a terminal.
-fn error_log(out: &std::path::Path) -> Result<fs::File> {
+fn error_log(out: &Path) -> Result<fs::File> {
     Ok(fs::File::create(out.join("errors.txt"))?)
 }
 
-fn log(out: &std::path::Path) -> Result<fs::File> {
+fn log(out: &Path) -> Result<fs::File> {
     Ok(fs::File::create(out.join("log.txt"))?)
 }

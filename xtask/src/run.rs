@@ -117,11 +117,17 @@ pub(crate) fn build(profile: Profile) -> Result<()> {
 
 /// Whether a program is on the search path.
 pub(crate) fn on_path(program: &str) -> bool {
+    found_on_path(program).is_some()
+}
+
+/// Where a program is that is on the search path.
+pub(crate) fn found_on_path(program: &str) -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "the shell's own search path")]
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
-        .any(|directory| directory.join(program).is_file())
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
 }
 
 /// Whether this process is root.

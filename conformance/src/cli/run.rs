@@ -327,7 +327,7 @@ fn waivers(file: Option<&Path>) -> Result<Vec<Waiver>, Refusal> {
 fn waived(mut outcome: Outcome, waivers: &[Waiver]) -> Outcome {
     if waivers.iter().any(|waiver| waiver.id == outcome.id) {
         outcome.status = match outcome.status {
-            Status::Fail => Status::Xfail,
+            Status::Fail | Status::Error => Status::Xfail,
             Status::Pass => Status::Xpass,
             other => other,
         };
