@@ -12,7 +12,7 @@ use std::{
 use crate::{Site, wire::Leak};
 
 /// How long threads and processes that were told to end may take.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The process's state around a case.
 #[derive(Debug)]
@@ -58,19 +58,22 @@ impl Baseline {
             );
         }
         let root = site.root.to_string_lossy().into_owned();
-        for device in loops()?.difference(&self.loops) {
-            if device.contains(&root) {
-                leak("GD-LEK-003", format!("the loop device {device}"));
-            }
+        // The last mount of a device may have been detached, and goes when its last user does.
+        let devices = settled(
+            || {
+                let mut devices = loops()?;
+                devices.retain(|device| device.contains(&root) && !self.loops.contains(device));
+                Ok(devices)
+            },
+            BTreeSet::is_empty,
+        )?;
+        for device in devices {
+            leak("GD-LEK-003", format!("the loop device {device}"));
         }
-        let end = Instant::now() + GRACE;
-        let (threads, processes) = loop {
-            let left = (entries("/proc/self/task")?, processes()?);
-            if (left.0 <= self.threads && left.1.is_empty()) || Instant::now() > end {
-                break left;
-            }
-            thread::sleep(Duration::from_millis(5));
-        };
+        let (threads, processes) = settled(
+            || Ok((entries("/proc/self/task")?, processes()?)),
+            |(threads, processes)| *threads <= self.threads && processes.is_empty(),
+        )?;
         if threads > self.threads {
             let more = threads - self.threads;
             leak("GD-LEK-005", format!("{more} more threads than before"));
@@ -84,6 +87,18 @@ impl Baseline {
             }
         }
         Ok(found)
+    }
+}
+
+/// What `look` finds, once that is in order or it had time enough to become so.
+fn settled<T>(look: impl Fn() -> io::Result<T>, in_order: impl Fn(&T) -> bool) -> io::Result<T> {
+    let end = Instant::now() + GRACE;
+    loop {
+        let found = look()?;
+        if in_order(&found) || Instant::now() > end {
+            return Ok(found);
+        }
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
