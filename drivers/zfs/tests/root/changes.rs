@@ -47,7 +47,7 @@ fn lists(driver: &dyn Driver, name: &str, parent: &str) -> Lists {
     let checked = walk::changes_from_native(tree, parent, &native, &PLAIN).unwrap();
     let walked = walk::changes(&view, &PLAIN).unwrap();
     for directory in [tree, parent] {
-        driver.discard(directory.to_str().unwrap()).unwrap();
+        driver.let_go(directory).unwrap();
     }
     Lists {
         native,

@@ -95,8 +95,7 @@ fn root_staged_layers_are_published_given_up_or_reclaimed() {
     driver.trash(&id("named")).unwrap().unwrap();
     let other = store.open();
     assert_eq!(other.recover().unwrap(), Vec::<String>::new());
-    let directory = left.target.directory.to_str().unwrap();
-    driver.discard(directory).unwrap();
+    driver.let_go(&left.target.directory).unwrap();
     std::mem::forget(driver);
     // Its locks are those of open files here; a copy of the places has none.
     let (places, kept) = (store.home().join("tempdirs"), store.home().join("kept"));

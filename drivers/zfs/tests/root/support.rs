@@ -160,6 +160,6 @@ pub(crate) fn look<'a>(driver: &'a dyn Driver, name: &str) -> Look<'a> {
 
 impl Drop for Look<'_> {
     fn drop(&mut self) {
-        self.driver.discard(self.tree.to_str().unwrap()).unwrap();
+        self.driver.let_go(&self.tree).unwrap();
     }
 }
