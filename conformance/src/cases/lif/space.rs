@@ -74,7 +74,8 @@ pub(super) fn freed(target: &mut Target) -> Outcome {
     // Some file systems free in the background.
     let end = Instant::now() + Duration::from_secs(5);
     let mut after = used(&small)?;
-    while after.0 > before.0 + MIB && Instant::now() < end {
+    let too_much = |after: (u64, u64)| after.0 > before.0 + MIB || after.1 > before.1 + 20;
+    while too_much(after) && Instant::now() < end {
         thread::sleep(Duration::from_millis(50));
         after = used(&small)?;
     }
