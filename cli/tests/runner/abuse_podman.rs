@@ -4,7 +4,7 @@
 use super::{
     abuse_support::{DRIVERS, check_store},
     podman::BUILD,
-    support::{Place, can_run, podman_script, same},
+    support::{LIST, Place, can_run, podman_script, same},
 };
 
 const TOOLS: [&str; 7] = [
@@ -43,8 +43,7 @@ fn interop_podman_runs_what_was_loaded_and_we_see_what_it_changed() {
                  layer=$($C container -j c | sed 's/.*\"layer\":\"\\([0-9a-f]*\\)\".*/\\1/'); \
                  $C changes $layer; $C diff -u $layer > ours.tar; \
                  containers-storage ${{C#* }} diff -u $layer > theirs.tar; \
-                 list=\"tar --numeric-owner -tvf\"; \
-                 diff <($list ours.tar) <($list theirs.tar); \
+                 {LIST}; diff <(list ours.tar) <(list theirs.tar); \
                  $P rm c >/dev/null; $P rmi example.com/bb:1 >/dev/null"
             ),
         )

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use super::{
     podman::BUILD,
-    support::{Place, can_run, podman_script, same, tar_of},
+    support::{LIST, Place, can_run, podman_script, same, tar_of},
 };
 
 const TOOLS: [&str; 4] = ["containers-storage", "mkfs.btrfs", "btrfs", "setfattr"];
@@ -153,13 +153,11 @@ fn interop_a_btrfs_store_is_used_in_turns() {
     }
 }
 
-/// The entries of a layer's stream; a whiteout's time is that of the export.
+/// The entries of a layer's stream.
 fn streams(place: &Place, who: Who, layer: &str) -> String {
     let file = place.path("stream.tar").display().to_string();
     who.run(place, &["diff", "--uncompressed", "--file", &file, layer]);
-    let list = format!(
-        "tar --numeric-owner --full-time -tvf {file} | sed '/[.]wh[.]/s/ [0-9-]* [0-9]*:[0-9:]* / /'"
-    );
+    let list = format!("{LIST}; list {file}");
     let output = Command::new("sh").args(["-c", &list]).output().unwrap();
     fs::remove_file(file).unwrap();
     String::from_utf8(output.stdout).unwrap()

@@ -12,6 +12,10 @@ use std::{
     sync::OnceLock,
 };
 
+/// A shell's function that lists a layer's stream; the time of a whiteout is that of the export.
+pub(super) const LIST: &str = "list() { tar --numeric-owner --full-time -tvf \"$1\" | \
+     sed '/[.]wh[.]/s/ [0-9-]* [0-9]*:[0-9:]* / /'; }";
+
 /// What a program answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
