@@ -108,11 +108,13 @@ impl ReferenceDriver {
 
     /// Makes a layer in a private place, which takes as long as copying takes.
     fn make(&self, request: &CreateRequest) -> Result<Held> {
-        let limit = options::layer_size(&request.storage_options)?;
-        if limit.is_some_and(|limit| limit > 0) && !self.has_volumes {
-            return Err(no_volumes("size"));
+        let limits = options::layer_limits(&request.storage_options)?;
+        if let Some(option) = limits.any()
+            && !self.has_volumes
+        {
+            return Err(no_volumes(option));
         }
-        self.layers.make(request, limit)
+        self.layers.make(request, limits)
     }
 
     /// Moves a layer into a private place.
@@ -208,6 +210,7 @@ impl Driver for ReferenceDriver {
         can.deferred_removal = true;
         can.sync = true;
         can.size_quota = self.has_volumes;
+        can.inode_quota = self.has_volumes;
         can.template = true;
         can.image_stores = true;
         can.directory_rename = true;

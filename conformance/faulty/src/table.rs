@@ -117,6 +117,9 @@ macro_rules! for_each_fault {
             HalvesQuota "faulty-halves-quota" Nothing
                 "Enforces half the limit that a layer was given."
                 ["GD-QUO-003"];
+            IgnoresInodeLimit "faulty-ignores-inode-limit" Nothing
+                "Accepts the limit of a layer's inodes and does not enforce it."
+                ["GD-QUO-004"];
 
             LeaksMount "faulty-leaks-mount" Nothing
                 "Leaves a mount behind for each layer it makes."

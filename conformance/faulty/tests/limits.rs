@@ -110,6 +110,48 @@ fn root_a_limit_is_kept_exactly_and_survives() {
 }
 
 #[test]
+fn root_a_limit_of_inodes_leaves_what_the_layer_starts_with_aside() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = open(root.path());
+    if !driver.capabilities().inode_quota {
+        return;
+    }
+    driver
+        .create(&CreateRequest::new(id("base"), None))
+        .unwrap();
+    let tree = driver.unpack_target(&id("base")).unwrap().directory;
+    for n in 0..300 {
+        fs::write(tree.join(format!("old-{n}")), b"x").unwrap();
+    }
+    let make = |name: &str, options: &[(&str, &str)]| {
+        let mut request = CreateRequest::new(id(name), Some(id("base")));
+        for (key, value) in options {
+            request
+                .storage_options
+                .insert((*key).to_owned(), (*value).to_owned());
+        }
+        driver.create(&request)
+    };
+    for (name, options) in [
+        ("alone", &[("inodes", "200")][..]),
+        ("both", &[("inodes", "200"), ("size", "8M")]),
+        ("wide", &[("inodes", "2000"), ("size", "1G")]),
+    ] {
+        make(name, options).unwrap();
+        let tree = driver.unpack_target(&id(name)).unwrap().directory;
+        let limit = options[0].1.parse::<usize>().unwrap();
+        let made = (0..2 * limit)
+            .take_while(|n| fs::write(tree.join(n.to_string()), b"").is_ok())
+            .count();
+        assert!((limit * 9 / 10..=limit).contains(&made), "{name}: {made}");
+    }
+    let error = make("few", &[("inodes", "20"), ("size", "8G")]).unwrap_err();
+    assert_eq!(error.code, DriverErrorCode::INVALID_ARGUMENT);
+    assert_eq!(error.object.as_deref(), Some("inodes"));
+    assert!(!driver.exists(&id("few")).unwrap());
+}
+
+#[test]
 fn root_a_limited_layer_is_mounted_and_unmounted() {
     let root = tempfile::tempdir().unwrap();
     let driver = open(root.path());

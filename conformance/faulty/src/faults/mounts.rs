@@ -18,8 +18,9 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::{
     CorruptsSecondMount, DetachedView, FailsIdlePut, HalvesQuota, IgnoresBusy, IgnoresIdMaps,
-    IgnoresMountOptions, IgnoresNosuid, IgnoresQuota, IgnoresReadOnly, InventsTrees,
-    MountsElsewhere, NeedsRunDir, PrivateView, RestlessInodes, ShortPaths, VolatileOnce,
+    IgnoresInodeLimit, IgnoresMountOptions, IgnoresNosuid, IgnoresQuota, IgnoresReadOnly,
+    InventsTrees, MountsElsewhere, NeedsRunDir, PrivateView, RestlessInodes, ShortPaths,
+    VolatileOnce,
 };
 use crate::{
     tree,
@@ -340,4 +341,20 @@ impl Fault for HalvesQuota {
         self.driver()
             .stage(&limited(request, |bytes| Some(bytes / 2))?)
     }
+}
+
+impl Fault for IgnoresInodeLimit {
+    fn create(&self, request: &CreateRequest) -> Result<()> {
+        self.driver().create(&without_inodes(request))
+    }
+
+    fn stage(&self, request: &CreateRequest) -> Result<Staged> {
+        self.driver().stage(&without_inodes(request))
+    }
+}
+
+fn without_inodes(request: &CreateRequest) -> CreateRequest {
+    let mut request = request.clone();
+    request.storage_options.remove("inodes");
+    request
 }

@@ -15,7 +15,7 @@ use plywood_plugin_sdk::{
 
 use super::{
     DEPTH_LIMIT,
-    options::Config,
+    options::{Config, Limits},
     volume::{self, Volume, Volumes},
 };
 
@@ -151,7 +151,7 @@ impl Layers {
     }
 
     /// Makes a layer's directory in a private place.
-    pub(super) fn make(&self, request: &CreateRequest, limit: Option<u64>) -> Result<Held> {
+    pub(super) fn make(&self, request: &CreateRequest, mut limits: Limits) -> Result<Held> {
         let parent = request.parent.as_ref();
         let parent_tree = parent.map(|id| self.tree(id)).transpose()?;
         let source = request.template.as_ref().map(|id| self.tree(id));
@@ -170,14 +170,13 @@ impl Layers {
             let message = "the id maps have no entry for the root user";
             DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message)
         })?;
-        let limit = limit.unwrap_or(match request.kind {
-            LayerKind::ReadWrite => self.config.size,
-            LayerKind::ReadOnly => 0,
-        });
+        if request.kind == LayerKind::ReadWrite {
+            limits.size = limits.size.or(Some(self.config.size));
+        }
         let mut place = TempDir::create_to_build(&self.places_dir())?;
         let content = place.addition();
         let made = make_dirs(&content)
-            .and_then(|()| self.fill(&content, source.as_deref(), limit))
+            .and_then(|()| self.fill(&content, source.as_deref(), limits))
             .and_then(|tree| {
                 if source.is_none() {
                     set_root(&tree, uid, gid)?;
@@ -197,16 +196,10 @@ impl Layers {
     }
 
     /// Makes the tree of the layer in `content`.
-    fn fill(&self, content: &Path, source: Option<&Path>, limit: u64) -> Result<PathBuf> {
-        if limit > 0 {
-            let blocks = match source {
-                Some(source) => {
-                    let usage = toolkit::tree_usage(source)?;
-                    usage.bytes.div_ceil(4096) + usage.inodes
-                }
-                None => 0,
-            };
-            Volume::create(content, limit, blocks)?;
+    fn fill(&self, content: &Path, source: Option<&Path>, limits: Limits) -> Result<PathBuf> {
+        if limits.any().is_some() {
+            let start = source.map(toolkit::tree_usage).transpose()?;
+            Volume::create(content, limits, &start.unwrap_or_default())?;
         } else {
             make_dirs(&content.join(TREE))?;
         }

@@ -12,6 +12,26 @@ use plywood_plugin_sdk::{
 };
 use rustix::mount::MountFlags;
 
+/// What a layer may hold beside what it starts with; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Bytes.
+    pub(super) size: Option<u64>,
+    /// Files, directories and everything else that has an inode.
+    pub(super) inodes: Option<u64>,
+}
+
+impl Limits {
+    /// The limit that needs a file system of its own.
+    pub(super) fn any(self) -> Option<&'static str> {
+        let set = |limit: Option<u64>| limit.is_some_and(|limit| limit > 0);
+        if set(self.size) {
+            return Some("size");
+        }
+        set(self.inodes).then_some("inodes")
+    }
+}
+
 /// Driver options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Config {
@@ -57,17 +77,29 @@ fn image_store(store: &str, option: &DriverOption<'_>) -> Result<PathBuf> {
     Err(option.refuse(message))
 }
 
-/// The limit that a layer's own options ask for.
-pub(super) fn layer_size(given: &BTreeMap<String, String>) -> Result<Option<u64>> {
-    let mut limit = None;
+/// The limits that a layer's own options ask for.
+pub(super) fn layer_limits(given: &BTreeMap<String, String>) -> Result<Limits> {
+    let mut limits = Limits::default();
     for (key, value) in given {
-        if key != "size" {
-            let message = format!("a layer has no option `{key}`");
-            return Err(invalid(message, key).remedy("use `size`"));
+        match key.as_str() {
+            "size" => {
+                let size = options::size(value).map_err(|message| invalid(message, key))?;
+                limits.size = Some(size);
+            }
+            "inodes" => {
+                let number = value.parse().map_err(|_| {
+                    invalid(format!("`{value}` is not a number of files"), key)
+                        .remedy("use `inodes=NUMBER`")
+                })?;
+                limits.inodes = Some(number);
+            }
+            key => {
+                let message = format!("a layer has no option `{key}`");
+                return Err(invalid(message, key).remedy("use `size` or `inodes`"));
+            }
         }
-        limit = Some(options::size(value).map_err(|message| invalid(message, key))?);
     }
-    Ok(limit)
+    Ok(limits)
 }
 
 /// The flags that mount options ask for.
@@ -113,6 +145,14 @@ mod tests {
             assert_eq!(error.object.as_deref(), Some(bad));
         }
         assert!(mount_flags(&["nodev".into(), "bogus".into()]).is_err());
-        assert!(layer_size(&BTreeMap::from([("inodes".into(), "1".into())])).is_err());
+        let limits = |key: &str, value: &str| {
+            layer_limits(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
+        };
+        assert_eq!(limits("inodes", "7").unwrap().inodes, Some(7));
+        assert_eq!(limits("inodes", "0").unwrap().any(), None);
+        for (key, value) in [("inodes", "many"), ("inodes", "-1"), ("blocks", "1")] {
+            let error = limits(key, value).unwrap_err();
+            assert_eq!(error.object.as_deref(), Some(key));
+        }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Layers with a limit: an ext4 file system of just that size in a file.
+//! Layers with a limit: an ext4 file system with just that room in a file.
 //!
 //! The file system is mounted without a name: it is attached, opened and detached at once, and
 //! lives as long as its descriptor. So nothing stays when the process dies, neither the mount nor
@@ -16,11 +16,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, Result};
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, Result, Usage};
 use rustix::{
     fs::{CWD, Mode, OFlags},
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
+
+use super::options::Limits;
 
 /// The file in a layer's directory.
 pub(super) const IMAGE: &str = "volume";
@@ -30,6 +32,12 @@ const POINT: &str = "point";
 const BLOCK: u64 = 4096;
 /// What ext4 keeps back for itself at most, in blocks.
 const RESERVED: u64 = 4096;
+/// The bytes of a layer whose inodes alone are limited.
+const UNLIMITED: u64 = 96 << 20;
+/// Blocks of a group of ext4, inodes of a block, and inodes that ext4 keeps for itself.
+const GROUP: u64 = 8 * BLOCK;
+const INODES: u64 = 16;
+const RESERVED_INODES: u64 = 10;
 
 /// The volumes that are open, by the directories of their layers.
 #[derive(Debug, Default)]
@@ -97,17 +105,29 @@ impl Volumes {
 }
 
 impl Volume {
-    /// Makes the volume of a layer that can take `limit` bytes beside the `blocks` that it starts
-    /// with.
-    pub(super) fn create(directory: &Path, limit: u64, blocks: u64) -> Result<()> {
+    /// Makes the volume of a layer that can take what `limits` says beside what it starts with.
+    ///
+    /// With a limit of inodes alone it takes [`UNLIMITED`] bytes, since the inodes of ext4 are
+    /// spread over its groups and each has some.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_ARGUMENT` for so few inodes that ext4 would have a tenth less or more.
+    pub(super) fn create(directory: &Path, limits: Limits, start: &Usage) -> Result<()> {
         let image = directory.join(IMAGE);
         let point = directory.join(POINT);
         fs::create_dir(&point).at("cannot create", &point)?;
-        let wanted = limit.div_ceil(BLOCK) + blocks;
+        let limit = limits.size.filter(|size| *size > 0).unwrap_or(UNLIMITED);
+        let held = start.bytes.div_ceil(BLOCK) + start.inodes;
+        let wanted = limit.div_ceil(BLOCK) + held;
         // The first file system shows what its own tables take.
         let mut total = wanted + wanted / 8 + 512;
         for _ in 0..3 {
-            format(&image, total)?;
+            let inodes = match limits.inodes {
+                Some(limit) if limit > 0 => Some(inodes(limit, start.inodes, total)?),
+                _ => None,
+            };
+            format(&image, total, inodes)?;
             let free = free_blocks(&image)?;
             let usable = free.saturating_sub(RESERVED.min(total / 50));
             if usable >= wanted && usable - wanted <= wanted / 100 + 8 {
@@ -195,7 +215,23 @@ pub(super) fn detach(point: &Path) -> Result<()> {
     }
 }
 
-fn format(image: &Path, blocks: u64) -> Result<()> {
+/// How many inodes a file system of `blocks` blocks has that takes up to `limit` new ones beside
+/// the `held`: each group has whole blocks of them.
+fn inodes(limit: u64, held: u64, blocks: u64) -> Result<u64> {
+    let groups = blocks.div_ceil(GROUP);
+    let wanted = limit.saturating_add(held).saturating_add(RESERVED_INODES);
+    let each = wanted / groups / INODES * INODES;
+    let usable = (each * groups).saturating_sub(held + RESERVED_INODES);
+    if usable >= limit - limit / 10 {
+        return Ok(each * groups);
+    }
+    let message = format!("a layer of this size cannot be limited to {limit} inodes");
+    Err(DriverError::new(DriverErrorCode::INVALID_ARGUMENT, message)
+        .object("inodes")
+        .remedy("use more inodes, or less bytes"))
+}
+
+fn format(image: &Path, blocks: u64, inodes: Option<u64>) -> Result<()> {
     let file = File::create(image).at("cannot create", image)?;
     file.set_len(blocks * BLOCK).at("cannot size", image)?;
     let mut make = command("mkfs.ext4");
@@ -203,8 +239,11 @@ fn format(image: &Path, blocks: u64) -> Result<()> {
         "-q", "-F", "-b", "4096", "-m", "0", "-i", "8192", "-I", "256",
     ]);
     make.args(["-O", "^has_journal,^resize_inode"]);
-    make.args(["-E", "lazy_itable_init=1,nodiscard"]).arg(image);
-    run(&mut make).map(drop)
+    make.args(["-E", "lazy_itable_init=1,nodiscard"]);
+    if let Some(inodes) = inodes {
+        make.args(["-N", &inodes.to_string()]);
+    }
+    run(make.arg(image)).map(drop)
 }
 
 fn free_blocks(image: &Path) -> Result<u64> {
