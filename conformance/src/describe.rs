@@ -32,10 +32,9 @@ pub(crate) struct Description {
 /// # Errors
 /// Why it is no driver that can be tested.
 pub(crate) fn plugin(source: &Source) -> Result<PluginFacts, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut facts = match source {
         Source::Plugin(path) => {
-            let report = probe_in_child(&program, path);
+            let report = probe_in_child(Path::new(crate::site::PROGRAM), path);
             if let Some(refusal) = report.refusal {
                 return Err(match report.remedy {
                     Some(remedy) => format!("{refusal}\nhint: {remedy}"),
@@ -60,8 +59,8 @@ pub(crate) fn plugin(source: &Source) -> Result<PluginFacts, String> {
             facts.name
         ));
     }
-    let file = file_of(source).map_err(|error| error.to_string())?;
-    let data = fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let file = file_of(source);
+    let data = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     facts.sha256 = sha256(&data);
     facts.size = data.len() as u64;
     facts.build_id = build_id(&data).unwrap_or_default();
@@ -90,10 +89,10 @@ fn embedded(name: &str) -> Result<PluginFacts, String> {
 }
 
 /// The file that is tested: the plugin, or the program that has the driver linked in.
-pub(crate) fn file_of(source: &Source) -> io::Result<PathBuf> {
+pub(crate) fn file_of(source: &Source) -> &Path {
     match source {
-        Source::Plugin(path) => Ok(path.clone()),
-        Source::Embedded(_) => std::env::current_exe(),
+        Source::Plugin(path) => path,
+        Source::Embedded(_) => Path::new(crate::site::PROGRAM),
     }
 }
 
@@ -131,7 +130,7 @@ pub(crate) fn open(
         sabotaged: false,
     };
     fs::create_dir(&site.root)?;
-    let output = Command::new(std::env::current_exe()?)
+    let output = Command::new(crate::site::PROGRAM)
         .arg(DESCRIBE)
         .arg(serde_json::to_string(&site)?)
         .output()?;

@@ -194,10 +194,7 @@ fn try_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> io::R
         .tempdir_in(&options.work)?;
     let site = site(options, &scratch.backing, entry, root.path(), said.path());
     let output = said.path().join("output");
-    let mut command = own_group(
-        &std::env::current_exe()?,
-        &[INIT.into(), serde_json::to_string(&site)?.into()],
-    );
+    let mut command = own_group(&[INIT.into(), serde_json::to_string(&site)?.into()]);
     let log = fs::File::create(&output)?;
     let mut child = command
         .stdout(Stdio::from(log.try_clone()?))

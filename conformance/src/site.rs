@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs, io,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -27,6 +27,9 @@ use crate::{
     wire::{self, Status},
     worker::PEER,
 };
+
+/// The suite's own program as it was started; the file may have been replaced since.
+pub(crate) const PROGRAM: &str = "/proc/self/exe";
 
 /// Where the driver comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,7 +194,7 @@ impl Site {
             messages: messages.clone(),
             ..self.clone()
         };
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(PROGRAM);
         command
             .arg(PEER)
             .arg(serde_json::to_string(&site)?)
@@ -318,8 +321,8 @@ pub(crate) fn how(status: ExitStatus) -> String {
 }
 
 /// Starts `program` in a process group of its own, which dies with this process.
-pub(crate) fn own_group(program: &Path, arguments: &[OsString]) -> Command {
-    let mut command = Command::new(program);
+pub(crate) fn own_group(arguments: &[OsString]) -> Command {
+    let mut command = Command::new(PROGRAM);
     command
         .args(arguments)
         .stdin(Stdio::null())

@@ -78,7 +78,7 @@ fn init(arguments: &[OsString]) -> io::Result<i32> {
     let rest = arguments[1..].iter().cloned();
     let arguments: Vec<OsString> = std::iter::once(CASE.into()).chain(rest).collect();
     // It stays in the process group of this one, which is what the watchdog kills.
-    let status = Command::new(std::env::current_exe()?)
+    let status = Command::new(crate::site::PROGRAM)
         .args(arguments)
         .stdin(Stdio::null())
         .status()?;

@@ -181,13 +181,7 @@ fn rerun(options: &VerifyOptions) -> u8 {
         Ok(again) => again,
         Err(text) => return usage(&text),
     };
-    let mut command = match std::env::current_exe() {
-        Ok(program) => Command::new(program),
-        Err(error) => {
-            eprintln!("error: {error}");
-            return HARNESS;
-        }
-    };
+    let mut command = Command::new(crate::site::PROGRAM);
     command
         .arg("run")
         .arg(&options.plugin)

@@ -218,7 +218,7 @@ fn no_results(
         suite: SuiteFacts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             catalogue_sha256: crate::catalogue_sha256(),
-            program_sha256: describe::sha256(&fs::read(std::env::current_exe()?)?),
+            program_sha256: describe::sha256(&fs::read(crate::site::PROGRAM)?),
         },
         run,
         plugin,
@@ -399,8 +399,7 @@ fn now() -> String {
 
 fn finish(results: &mut Results, source: &Source) -> Result<(), Refusal> {
     results.run.finished = now();
-    let file = describe::file_of(source)?;
-    results.plugin.sha256_after = describe::sha256(&fs::read(file)?);
+    results.plugin.sha256_after = describe::sha256(&fs::read(describe::file_of(source))?);
     results.settle();
     Ok(())
 }

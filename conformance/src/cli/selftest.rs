@@ -147,7 +147,7 @@ fn try_selftest(options: &SelftestOptions) -> io::Result<bool> {
     let passed = host.all_good() && faults.all_good() && reference != Some(false);
     if let Some(out) = &options.out {
         let record = SelftestRecord {
-            program_sha256: describe::sha256(&fs::read(std::env::current_exe()?)?),
+            program_sha256: describe::sha256(&fs::read(crate::site::PROGRAM)?),
             caught: faults.good,
             faults: faults.run,
             passed: passed && options.sabotage.is_none(),

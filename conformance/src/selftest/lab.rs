@@ -99,15 +99,15 @@ impl<'a> Lab<'a> {
     }
 
     /// The suite's own program, to be run with `arguments`.
-    pub(crate) fn command<S: AsRef<OsStr>>(arguments: &[S]) -> io::Result<Command> {
-        let mut command = Command::new(std::env::current_exe()?);
+    pub(crate) fn command<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
+        let mut command = Command::new(crate::site::PROGRAM);
         command.args(arguments).stdin(Stdio::null());
-        Ok(command)
+        command
     }
 
     /// Runs the suite's own program to its end.
     pub(crate) fn program<S: AsRef<OsStr>>(arguments: &[S]) -> io::Result<Said> {
-        said(&mut Self::command(arguments)?)
+        said(&mut Self::command(arguments))
     }
 
     /// An empty directory.

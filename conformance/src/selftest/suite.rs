@@ -90,7 +90,7 @@ fn always_not_run(lab: &Lab<'_>) -> Outcome {
         "--json",
     ];
     let nothing = lab.directory("no-tools")?;
-    let said = said(Lab::command(&run)?.env("PATH", nothing))?;
+    let said = said(Lab::command(&run).env("PATH", nothing))?;
     same!(
         Some(2),
         said.code,
@@ -310,7 +310,7 @@ fn dirty_start(lab: &Lab<'_>) -> Outcome {
         "--scratch",
         &place,
     ];
-    let mut killed = Lab::command(&hang)?.stdout(Stdio::null()).spawn()?;
+    let mut killed = Lab::command(&hang).stdout(Stdio::null()).spawn()?;
     let end = Instant::now() + Duration::from_secs(30);
     let tree = |name: &str| {
         let roots = fs::read_dir(&scratch).into_iter().flatten().flatten();
