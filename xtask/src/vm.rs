@@ -99,7 +99,7 @@ $b mkdir -p /new/share /new/job
 $b mount -t 9p -o rw,cache=none,access=any,$o job /new/job
 $b mount -t 9p -o rw,cache=none,access=any,$o share /new/share
 for d in tmp run var/tmp dev/shm; do $b mkdir -p /new/$d; $b mount -t tmpfs tmpfs /new/$d; done
-$b mkdir -p /new/dev/pts; $b mount -t devpts devpts /new/dev/pts
+$b ln -s /proc/self/fd /new/dev/fd; $b mkdir -p /new/dev/pts; $b mount -t devpts devpts /new/dev/pts
 $b mkdir -p /new/sys/fs/cgroup; $b mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
 $b chmod 1777 /new/tmp /new/var/tmp /new/dev/shm
 exec $b switch_root /new /bin/bash /job/start

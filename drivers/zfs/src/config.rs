@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The driver options of zfs, and the options of one layer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, Result,
@@ -15,6 +15,8 @@ pub(crate) struct Config {
     pub(crate) parent: Option<String>,
     /// Mount options of every layer.
     pub(crate) mount_options: Vec<String>,
+    /// Graph roots of read-only stores whose layers can be parents.
+    pub(crate) image_stores: Vec<PathBuf>,
 }
 
 impl Config {
@@ -41,6 +43,9 @@ impl Config {
                 for given in &self.mount_options {
                     check_mount_option(given)?;
                 }
+            }
+            "imagestore" | "additionalimagestore" => {
+                self.image_stores.extend(option.image_stores("zfs")?);
             }
             // The text of containers/storage, which has no other option either.
             _ => return Err(option.refuse(format!("unknown option {}", option.given_key))),
@@ -157,10 +162,12 @@ mod tests {
             "overlay.mountopt=metacopy=on",
             "zfs.fsname=tank/a b",
             ".mountopt=nodev,,noatime",
+            "imagestore=/usr,/var",
         ]);
         let expected = Config {
             parent: Some("tank/a b".to_owned()),
             mount_options: vec!["nodev".to_owned(), "noatime".to_owned()],
+            image_stores: vec!["/usr".into(), "/var".into()],
         };
         assert_eq!(config.unwrap(), expected);
         assert_eq!(parse(&["fsname=tank"]).unwrap().parent.unwrap(), "tank");
@@ -179,6 +186,7 @@ mod tests {
             ("fsname=-r", "`-r` is no value for `fsname`"),
             ("fsname=tank/..", "`tank/..` is no value for `fsname`"),
             ("fsname=", "`` is no value for `fsname`"),
+            ("imagestore=rel", "zfs: image path \"rel\" is not absolute"),
         ] {
             let error = parse(&[option]).unwrap_err();
             assert_eq!(error.code, DriverErrorCode::INVALID_ARGUMENT);

@@ -20,6 +20,7 @@ use crate::{
     looks::{self, Looks},
     mounts, parent,
     places::{Names, Purpose},
+    shared::{Found, ImageStores},
     stale::Stale,
     usage,
 };
@@ -27,7 +28,7 @@ use plywood_plugin_sdk::{
     Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, IoContext,
     LayerId, Log, MountPlan, MountRequest, MountStep, MountSteps, NativeChange, OpenRequest,
     Removed, Result, Staged, UnpackTarget, Usage,
-    toolkit::{self, Held, Places, TempDir},
+    toolkit::{self, CopyOptions, Held, Places, TempDir},
 };
 
 /// Mode of a base layer's root.
@@ -47,6 +48,7 @@ pub(crate) struct ZfsDriver {
     run_dir: PathBuf,
     /// The dataset below which layers are.
     parent: String,
+    image_stores: ImageStores,
     names: Names,
     places: Places,
     looks: Looks,
@@ -72,6 +74,7 @@ impl ZfsDriver {
         };
         parent::check_device()?;
         parent::check(&datasets, &parent)?;
+        let image_stores = ImageStores::find(&config.image_stores)?;
         toolkit::make_directories(&request.home, 0o700)?;
         let home = fs::canonicalize(&request.home).at("cannot resolve", &request.home)?;
         Ok(Self {
@@ -82,6 +85,7 @@ impl ZfsDriver {
             home: request.home,
             run_dir: request.run_dir,
             parent,
+            image_stores,
             places: Places::default(),
             looks: Looks::default(),
             takes_labels: Path::new(SELINUX).exists(),
@@ -100,24 +104,40 @@ impl ZfsDriver {
         self.home.join(PLACES)
     }
 
-    fn find(&self, id: &LayerId) -> Result<String> {
-        let name = self.dataset(id);
-        if self.datasets.exists(&name)? {
-            Ok(name)
-        } else {
-            Err(DriverError::no_layer(id))
+    /// Where the layer is: in this store, or in the first image store that has it.
+    fn locate(&self, id: &LayerId) -> Result<Option<Found>> {
+        let dataset = self.dataset(id);
+        if self.datasets.exists(&dataset)? {
+            return Ok(Some(Found { dataset, own: true }));
         }
+        self.image_stores.locate(&self.datasets, id)
+    }
+
+    fn place(&self, id: &LayerId) -> Result<Found> {
+        self.locate(id)?.ok_or_else(|| DriverError::no_layer(id))
+    }
+
+    fn find(&self, id: &LayerId) -> Result<String> {
+        Ok(self.place(id)?.dataset)
+    }
+
+    /// Shows a layer of this store to core until it lets go.
+    fn look_at_own(&self, id: &LayerId) -> Result<PathBuf> {
+        self.looks
+            .open(&self.dataset(id))
+            .map_err(|error| missing_layer(error, id))
     }
 
     /// Shows a layer to core until it lets go.
     fn look(&self, id: &LayerId) -> Result<PathBuf> {
-        self.looks.open(&self.dataset(id)).map_err(|error| {
-            if looks::is_missing(&error) {
-                DriverError::no_layer(id)
-            } else {
-                error
+        match self.look_at_own(id) {
+            Err(error) if looks::is_missing(&error) => {
+                let found = self.image_stores.locate(&self.datasets, id)?;
+                let opened = self.looks.open(&found.ok_or(error)?.dataset);
+                opened.map_err(|error| missing_layer(error, id))
             }
-        })
+            other => other,
+        }
     }
 
     /// Ends a look.
@@ -168,15 +188,37 @@ impl ZfsDriver {
     ) -> Result<()> {
         let name = self.dataset(source);
         let cloned = self.datasets.clone_of(&name, digits, dataset, limit);
-        cloned.map_err(|error| {
-            let missing = error.code == DriverErrorCode::NOT_FOUND
-                && error.object.as_deref() == Some(name.as_str());
-            if missing {
-                DriverError::no_layer(source)
-            } else {
-                error
+        match cloned {
+            Err(error) if is_about(&error, &name) => {
+                let found = self.image_stores.locate(&self.datasets, source)?;
+                let name = found.ok_or_else(|| DriverError::no_layer(source))?.dataset;
+                if pool_of(&name) != pool_of(dataset) {
+                    return self.copy_layer(&name, dataset, limit);
+                }
+                let cloned = self.datasets.clone_of(&name, digits, dataset, limit);
+                cloned.map_err(|error| {
+                    if is_about(&error, &name) {
+                        DriverError::no_layer(source)
+                    } else {
+                        error
+                    }
+                })
             }
-        })
+            other => other,
+        }
+    }
+
+    /// Makes the dataset a copy of one of another pool, which cannot be cloned.
+    fn copy_layer(&self, source: &str, dataset: &str, limit: Option<u64>) -> Result<()> {
+        self.datasets.create(dataset, limit)?;
+        let from = self.looks.open(source)?;
+        let copied = self.looks.open(dataset).and_then(|to| {
+            let copied = toolkit::copy_tree(&from, &to, CopyOptions::everything());
+            self.leave(&to);
+            copied
+        });
+        self.leave(&from);
+        copied
     }
 
     /// Makes the private dataset the layer that is asked for.
@@ -235,6 +277,23 @@ impl ZfsDriver {
     }
 }
 
+/// Whether it failed because the dataset `name` is not there.
+fn is_about(error: &DriverError, name: &str) -> bool {
+    error.code == DriverErrorCode::NOT_FOUND && error.object.as_deref() == Some(name)
+}
+
+fn missing_layer(error: DriverError, id: &LayerId) -> DriverError {
+    if looks::is_missing(&error) {
+        DriverError::no_layer(id)
+    } else {
+        error
+    }
+}
+
+fn pool_of(dataset: &str) -> &str {
+    dataset.split('/').next().unwrap_or(dataset)
+}
+
 /// The dataset that a place holds, or another path that is text.
 fn name_of(content: &Path) -> String {
     content.to_string_lossy().into_owned()
@@ -265,6 +324,7 @@ impl Driver for ZfsDriver {
         capabilities.sync = true;
         capabilities.size_quota = true;
         capabilities.template = true;
+        capabilities.image_stores = true;
         capabilities.cheap_usage = true;
         capabilities.directory_rename = true;
         capabilities.stable_inodes = true;
@@ -275,7 +335,7 @@ impl Driver for ZfsDriver {
     }
 
     fn status(&self) -> Result<Vec<(String, String)>> {
-        let pool = self.parent.split('/').next().unwrap_or(&self.parent);
+        let pool = pool_of(&self.parent);
         // As in containers/storage, a pool that does not answer is something to be told.
         let (pool, health) = match self.datasets.zpool(&["list", "-H", "-o", "health", pool]) {
             Ok(health) => (
@@ -307,7 +367,7 @@ impl Driver for ZfsDriver {
     }
 
     fn create(&self, request: &CreateRequest) -> Result<()> {
-        if self.exists(&request.id)? {
+        if self.datasets.exists(&self.dataset(&request.id))? {
             return Err(DriverError::layer_exists(&request.id));
         }
         let held = self.make(request)?;
@@ -323,7 +383,7 @@ impl Driver for ZfsDriver {
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
-        let there = self.exists(id)?;
+        let there = self.datasets.exists(&self.dataset(id))?;
         match self.trash(id)? {
             Some(token) => self.reap(&token).map(|()| Removed::Now),
             None if there => Ok(Removed::Now),
@@ -332,7 +392,7 @@ impl Driver for ZfsDriver {
     }
 
     fn exists(&self, id: &LayerId) -> Result<bool> {
-        self.datasets.exists(&self.dataset(id))
+        Ok(self.locate(id)?.is_some())
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
@@ -360,7 +420,10 @@ impl Driver for ZfsDriver {
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
         let (options, read_only) = self.mount_options(request)?;
-        let source = self.find(id)?;
+        let Found {
+            dataset: source,
+            own,
+        } = self.place(id)?;
         let target = self.target(id);
         toolkit::make_directories(&target, 0o755)?;
         Ok(MountPlan::Mounts(MountSteps {
@@ -369,7 +432,7 @@ impl Driver for ZfsDriver {
                 source,
                 target: target.clone(),
                 options,
-                read_only,
+                read_only: read_only || !own,
             }],
             target,
         }))
@@ -380,7 +443,7 @@ impl Driver for ZfsDriver {
     }
 
     fn unpack_target(&self, id: &LayerId) -> Result<UnpackTarget> {
-        let tree = self.look(id)?;
+        let tree = self.look_at_own(id)?;
         toolkit::tree_target(tree.clone()).inspect_err(|_| self.leave(&tree))
     }
 
@@ -396,17 +459,19 @@ impl Driver for ZfsDriver {
     }
 
     fn native_changes(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<Vec<NativeChange>> {
+        let layer = self.find(id)?;
+        let parent = parent.map(|parent| self.find(parent).map(|name| (parent, name)));
+        let parent = parent.transpose()?;
         let DiffView::Trees {
             tree,
             parent: parent_tree,
-        } = self.diff_view(id, parent)?
+        } = self.diff_view(id, parent.as_ref().map(|(id, _)| *id))?
         else {
             return Err(DriverError::not_supported("native_changes"));
         };
         let listed = match parent.zip(parent_tree.as_deref()) {
             None => changes::everything(&tree),
-            Some((parent, parent_tree)) => {
-                let (layer, parent) = (self.dataset(id), self.dataset(parent));
+            Some(((_, parent), parent_tree)) => {
                 let layers = (
                     Layer {
                         name: &layer,
@@ -512,13 +577,11 @@ impl Driver for ZfsDriver {
     }
 
     fn sync(&self, id: &LayerId) -> Result<()> {
-        let synced = looks::sync(&self.dataset(id));
-        synced.map_err(|error| {
-            if looks::is_missing(&error) {
-                DriverError::no_layer(id)
-            } else {
-                error
-            }
-        })
+        looks::sync(&self.dataset(id)).map_err(|error| missing_layer(error, id))
+    }
+
+    fn image_stores(&self) -> Vec<PathBuf> {
+        let stores = self.config.image_stores.iter();
+        stores.map(|store| store.join("zfs")).collect()
     }
 }

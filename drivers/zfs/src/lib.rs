@@ -35,6 +35,7 @@ mod mounts;
 mod parent;
 mod places;
 mod private_view;
+mod shared;
 mod stale;
 mod usage;
 

@@ -97,3 +97,52 @@ fn interop_either_tool_works_on_what_the_other_made() {
     tool(&theirs, &store, &["delete-layer", &id("a")]);
     store.assert_only(&[]);
 }
+
+/// Podman runs what we load into a store, and we see what its containers change.
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn interop_podman_runs_what_we_load() {
+    const SCRIPT: &str = r#"
+        run="--network=none --cgroups=disabled"
+        mkdir -p tree/bin; cp "$(command -v busybox)" tree/bin/busybox; echo data > tree/data
+        tar -C tree -cf tree.tar .
+        $P import -q tree.tar example.com/bb:1 >/dev/null
+        $P save -q --format docker-archive -o bb.tar example.com/bb:1
+        $P rmi example.com/bb:1 >/dev/null
+        $C image load bb.tar >&2
+        $P run --rm $run example.com/bb:1 /bin/busybox cat /data
+        $P run --name c $run example.com/bb:1 /bin/busybox sh -c \
+            '/bin/busybox rm /data; echo new > /new'
+        layer=$($C container -j c | sed 's/.*"layer":"\([0-9a-f]*\)".*/\1/')
+        $C changes $layer
+        list() { tar --numeric-owner --full-time -tvf "$1" |
+            sed '/[.]wh[.]/s/ [0-9-]* [0-9]*:[0-9:]* / /'; }
+        $C diff -u $layer > ours.tar
+        containers-storage ${C#* } diff -u $layer > theirs.tar
+        diff <(list ours.tar) <(list theirs.tar)
+        $P rm c >/dev/null; $P rmi example.com/bb:1 >/dev/null
+        $C layers"#;
+    let store = Store::new();
+    fs::create_dir(store.graph_root()).unwrap();
+    let (graph, run_root) = (store.graph_root(), store.path("r"));
+    let (graph, run_root) = (graph.display(), run_root.display());
+    let podman = format!(
+        "podman --root {graph} --runroot {run_root} --storage-driver zfs \
+         --cgroup-manager cgroupfs --events-backend none --log-level error"
+    );
+    let ours = format!(
+        "{} --storage-driver zfs --graph {graph} --run {run_root}",
+        ours().display()
+    );
+    let said = run(Command::new("bash")
+        .args(["-e", "-c", SCRIPT])
+        .env("P", podman)
+        .env("C", ours)
+        .current_dir(store.path(".")));
+    assert!(said.starts_with("data\n"), "{said}");
+    for change in ["Delete \"/data\"\n", "Add \"/new\"\n"] {
+        assert!(said.contains(change), "{said}");
+    }
+    assert!(said.ends_with("\"/sys\"\n"), "layers are left: {said}");
+    store.assert_only(&[]);
+}

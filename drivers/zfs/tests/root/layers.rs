@@ -108,6 +108,67 @@ fn root_staged_layers_are_published_given_up_or_reclaimed() {
 
 #[test]
 #[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn root_layers_of_other_stores_are_parents_on_their_pool_and_on_another() {
+    let (near, far) = (Store::new(), Store::new());
+    for (store, name) in [(&near, "near"), (&far, "far")] {
+        let driver = store.open();
+        driver.create(&layer(name, None)).unwrap();
+        let tree = look(&*driver, name);
+        fs::write(tree.tree.join("file"), name).unwrap();
+        fs::write(tree.tree.join("gone"), name).unwrap();
+    }
+    // A store of its own on the pool of the first one.
+    let place = near.path("user");
+    let dataset = format!("{}/user", near.pool);
+    let mountpoint = format!("mountpoint={}", place.display());
+    zfs(&["create", "-o", &mountpoint, &dataset]);
+    let driver = near.open_at(&place, &[near.graph_root(), far.graph_root()]);
+    assert_eq!(driver.list().unwrap(), []);
+    for name in ["near", "far"] {
+        assert!(driver.exists(&id(name)).unwrap());
+        assert_eq!(driver.remove(&id(name)).unwrap(), Removed::AlreadyGone);
+        let refused = driver.unpack_target(&id(name)).unwrap_err();
+        assert_eq!(refused.code, DriverErrorCode::NOT_FOUND);
+        let plan = driver
+            .mount_plan(&id(name), &MountRequest::default())
+            .unwrap();
+        let seen = mount::execute(&plan).unwrap();
+        assert_eq!(fs::read_to_string(seen.join("file")).unwrap(), name);
+        assert!(fs::write(seen.join("file"), "x").is_err());
+        mount::undo(&plan, &seen).unwrap();
+        driver.released(&id(name)).unwrap();
+
+        let child = format!("on-{name}");
+        driver.create(&container(&child, Some(name))).unwrap();
+        {
+            let tree = look(&*driver, &child);
+            assert_eq!(fs::read_to_string(tree.tree.join("file")).unwrap(), name);
+            fs::write(tree.tree.join("file"), "changed").unwrap();
+            fs::remove_file(tree.tree.join("gone")).unwrap();
+        }
+        let changes = driver.native_changes(&id(&child), Some(&id(name))).unwrap();
+        assert_eq!(changes.len(), 2, "{name}: {changes:?}");
+        let tree = look(&*driver, &child);
+        let file = fs::read_to_string(tree.tree.join("file")).unwrap();
+        assert_eq!(file, "changed");
+    }
+    let origin = |name: &str| {
+        let dataset = format!("{dataset}/{name}");
+        zfs(&["get", "-H", "-o", "value", "origin", &dataset])
+    };
+    assert!(origin("on-near").starts_with(&format!("{}/near@", near.pool)));
+    assert_eq!(origin("on-far").trim(), "-");
+    for name in ["on-near", "on-far"] {
+        assert_eq!(driver.remove(&id(name)).unwrap(), Removed::Now);
+    }
+    drop(driver);
+    zfs(&["destroy", &dataset]);
+    near.assert_only(&["near"]);
+    far.assert_only(&["far"]);
+}
+
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
 fn root_a_limit_is_one() {
     let store = Store::new();
     let driver = store.open();

@@ -82,6 +82,18 @@ impl Store {
         self.open_for(Arc::default())
     }
 
+    /// Opens another store with its graph root at `place`, and with the layers of the stores at
+    /// `graph_roots`.
+    pub(crate) fn open_at(&self, place: &Path, graph_roots: &[PathBuf]) -> Box<dyn Driver> {
+        let host = Arc::<Counting>::default();
+        let mut request = OpenRequest::new(place.join("zfs"), self.path("r2/zfs"), host);
+        let options = graph_roots
+            .iter()
+            .map(|root| format!("zfs.imagestore={}", root.display()));
+        request.options.extend(options);
+        Zfs::open(request).unwrap()
+    }
+
     /// The names of everything in the pool, without the snapshots that go with their last clone.
     pub(crate) fn datasets(&self) -> Vec<String> {
         let listed = zfs(&[
