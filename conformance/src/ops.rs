@@ -127,6 +127,11 @@ pub(crate) fn apply(root: &Path, ops: &[Op]) -> Result<(), OpError> {
         })?;
         if let Op::Rename(from, to) = op {
             touched = touched.iter().map(|path| moved(path, from, to)).collect();
+            // Where overlay has a whiteout it exchanges the two, and xfs gives a directory that is
+            // exchanged a new time (`xfs_cross_rename`).
+            if fs::symlink_metadata(root.join(to)).is_ok_and(|found| found.is_dir()) {
+                touched.insert(to.clone());
+            }
         }
         touched.extend(op.touches().into_iter().map(Path::to_owned));
         if let Op::Mtime(path, ..) = op {

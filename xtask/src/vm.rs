@@ -300,8 +300,9 @@ fn script(options: &Options) -> Result<String> {
     let folder = run::workspace();
     let folder = folder.to_str().context("the workspace's path is no text")?;
     let mut text = format!(
-        "export PATH={ZFS}/sbin:{ZFS}/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         export LD_LIBRARY_PATH={ZFS}/lib/x86_64-linux-gnu:{ZFS}/usr/lib/x86_64-linux-gnu\n\
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         for d in sbin lib/x86_64-linux-gnu; do\n\
+         for f in {ZFS}/$d/* {ZFS}/usr/$d/*; do [ ! -f $f ] || ln -sf $f /usr/$d/; done; done\n\
          export HOME=/root TERM=dumb\nip link set lo up 2>/dev/null\nulimit -n 65536\ncd {}\n",
         quoted(folder)
     );

@@ -3,6 +3,7 @@
 
 use std::{
     fmt, io,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -28,13 +29,28 @@ pub(crate) trait Runner: Send + Sync {
     fn run(&self, program: &str, arguments: &[&str]) -> io::Result<Finished>;
 }
 
+/// Where the programs are looked for: `PATH` may be empty, or name directories of somebody else.
+const DIRECTORIES: &[&str] = &[
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/local/bin",
+    "/usr/bin",
+    "/bin",
+    "/run/current-system/sw/bin",
+];
+
 /// The programs of this machine.
 #[derive(Debug)]
 pub(crate) struct Programs;
 
 impl Runner for Programs {
     fn run(&self, program: &str, arguments: &[&str]) -> io::Result<Finished> {
-        let done = Command::new(program)
+        let file = find(program).ok_or_else(|| {
+            let text = format!("there is no `{program}` in {}", DIRECTORIES.join(", "));
+            io::Error::new(io::ErrorKind::NotFound, text)
+        })?;
+        let done = Command::new(file)
             .args(arguments)
             // The messages are read.
             .env("LC_ALL", "C")
@@ -46,6 +62,13 @@ impl Runner for Programs {
             complaint: String::from_utf8_lossy(&done.stderr).trim().to_owned(),
         })
     }
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let mut places = DIRECTORIES
+        .iter()
+        .map(|place| Path::new(place).join(program));
+    places.find(|file| file.is_file())
 }
 
 /// What a failure means.
@@ -170,7 +193,7 @@ pub(crate) fn run(
             let mut failure = Failure::new(program, arguments, error.to_string());
             if error.kind() == io::ErrorKind::NotFound {
                 failure.meaning = Meaning::NotInstalled;
-                failure.complaint = format!("the '{program}' command is not available");
+                failure.complaint = format!("the '{program}' command is not available: {error}");
             }
             Err(failure)
         }
