@@ -3,12 +3,13 @@
 
 use std::{
     fs,
-    io::{self, Read},
+    io::{self, Read, Write},
 };
 
 use plywood::{
     ErrorKind, Result,
-    layers::{Layer, LayerStore, NewLayer, PutOptions},
+    archive::Compression,
+    layers::{DiffOptions, Layer, LayerStore, NewLayer, PutOptions},
     locking::order::Held,
 };
 
@@ -23,6 +24,20 @@ impl<F: FnOnce(), R: Read> Read for Meanwhile<F, R> {
             work();
         }
         self.1.read(buffer)
+    }
+}
+
+/// Lets others work when it gets its first byte.
+impl<F: FnOnce(), W: Write> Write for Meanwhile<F, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(work) = self.0.take() {
+            work();
+        }
+        self.1.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.1.flush()
     }
 }
 
@@ -92,5 +107,29 @@ fn root_a_longer_id_does_not_take_the_place_of_a_removed_parent() {
         });
         assert!(made.is_err(), "{kind:?}: {made:?}");
         assert!(fs::symlink_metadata(store.driver_dir("top")).is_err());
+    }
+}
+
+#[test]
+fn root_a_layer_that_is_deleted_while_it_is_read_is_unknown_and_not_damaged() {
+    for kind in STAGING {
+        let store = Store::new(kind);
+        let other = store.other();
+        let content = "x".repeat(1 << 20);
+        let files = [("a", content.as_str()), ("b", &content), ("c", &content)];
+        put(&store.layers, &new("layer"), &files);
+        let mut options = DiffOptions::default();
+        options.compression = Some(Compression::None);
+        let delete = || {
+            let reaper = write(&other, |w| w.delete(&["layer"])).unwrap();
+            reaper.run().unwrap();
+        };
+        let mut out = Meanwhile(Some(delete), io::sink());
+        let mut held = Held::nothing();
+        let error = store
+            .layers
+            .diff(&mut held, None, "layer", options, &mut out)
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LayerUnknown, "{kind:?}: {error}");
     }
 }

@@ -51,7 +51,7 @@ impl LayerStore {
     ///   layer that refers to a layer source gives the source's.
     ///
     /// # Errors
-    /// `LayerUnknown`; `TimedOut` for a source that does not answer; `NotSupported` for a compression that cannot be written; `Corrupt` when a
+    /// `LayerUnknown`, also for a layer that is deleted while it is read; `TimedOut` for a source that does not answer; `NotSupported` for a compression that cannot be written; `Corrupt` when a
     /// file of the layer no longer is what the stream had.
     ///
     /// # Locking
@@ -82,13 +82,18 @@ impl LayerStore {
         if let Origin::Elsewhere(stream) = origin {
             return stream.write(compression, out);
         }
-        encode::encoded(compression, out, |out| match origin {
+        let written = encode::encoded(compression, out, |out| match origin {
             Origin::Recorded {
                 record,
                 roots,
                 looking: _looking,
             } => assemble(record, &roots, out),
             _ => self.compare(held, from, to, |comparison| comparison.export(out)),
+        });
+        written.map_err(|error| match self.read(held) {
+            // What another process removes meanwhile looks like damage.
+            Ok((read, _inner)) => read.find(to).err().unwrap_or(error),
+            Err(_) => error,
         })
     }
 }
