@@ -70,6 +70,7 @@ excuses! {
     SHALLOW "shallow" "the declared depth is below 500 layers"
         |known| known.depth.is_none_or(|depth| depth >= DEPTH);
     NOT_IN_GO "not-in-go" "containers-storage has no such driver for the file system" |_| false;
+    NOT_ON_BTRFS "not-on-btrfs" "the driver takes no store on btrfs" |_| false;
     NO_DEFAULT_LIMIT "no-default-limit" "the driver has no option for a limit of all layers"
         |_| false;
 }

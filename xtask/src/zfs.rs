@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     run::cargo(&build)?;
     let place = run::target_dir().join("zfs");
     fs::create_dir_all(&place).with_context(|| format!("cannot create `{}`", place.display()))?;
-    let mut script = String::from("set -e\nmodprobe zfs zfs_arc_max=268435456\n");
+    let mut script = String::from("set -e\nmodprobe loop\nmodprobe zfs zfs_arc_max=268435456\n");
     if !options.suite {
         let tests = tests()?;
         writeln!(

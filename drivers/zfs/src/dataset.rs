@@ -58,6 +58,14 @@ impl Datasets {
         }
     }
 
+    /// The same for what can wait: nothing that is in use is waited for.
+    pub(crate) fn in_a_hurry(&self) -> Self {
+        Self {
+            runner: Arc::clone(&self.runner),
+            patience: Duration::ZERO,
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn impatient(runner: Arc<dyn Runner>) -> Self {
         Self {

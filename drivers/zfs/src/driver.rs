@@ -246,10 +246,18 @@ impl ZfsDriver {
         };
         let dataset = name_of(&held.content);
         self.looks.forget(&dataset);
-        if let Err(error) = self.datasets.destroy(&dataset) {
-            // It can be tried again.
-            self.places.hold(held);
-            return Err(error);
+        match self.datasets.destroy(&dataset) {
+            Ok(()) => {}
+            // Without a lock file it belongs to nobody, and the next recovery takes it.
+            Err(error) if error.code == DriverErrorCode::BUSY => {
+                let when = "it is destroyed when nobody uses it any more";
+                self.log.warn(format!("{error}; {when}"));
+            }
+            Err(error) => {
+                // It can be tried again.
+                self.places.hold(held);
+                return Err(error);
+            }
         }
         held.place.close()
     }
@@ -568,7 +576,7 @@ impl Driver for ZfsDriver {
 
     fn recover(&self) -> Result<Vec<String>> {
         let stale = Stale {
-            datasets: &self.datasets,
+            datasets: &self.datasets.in_a_hurry(),
             parent: &self.parent,
             names: &self.names,
             tempdirs: &self.tempdirs(),

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use plywood_plugin_sdk::{
-    Result,
+    DriverErrorCode, Result,
     toolkit::{self, temp_dir},
 };
 
@@ -25,34 +25,40 @@ pub(crate) struct Stale<'a> {
 
 impl Stale<'_> {
     /// Reclaims everything whose owner is dead; returns the names of the places.
+    ///
+    /// # Behavior
+    /// - What somebody still uses stays, without a place, until a later recovery.
     pub(crate) fn reclaim(&self) -> Result<Vec<String>> {
         let mut reclaimed = temp_dir::recover_with(self.tempdirs, |place| {
             let name = place.file_name().and_then(|name| name.to_str());
             name.and_then(|name| name.rsplit('-').next())
-                .map_or(Ok(()), |digits| self.destroy(digits))
+                .map_or(Ok(()), |digits| self.destroy(digits).map(drop))
         })?;
         // A command that outlived the process that began it finished after its lock was gone.
         for name in self.datasets.children(self.parent)? {
             if let Some(digits) = self.names.digits(&name)
                 && !toolkit::is_there(&self.tempdirs.join(format!("lock-{digits}")))?
+                && self.destroy(digits)?
             {
-                self.destroy(digits)?;
                 reclaimed.push(name);
             }
         }
         Ok(reclaimed)
     }
 
-    /// Destroys everything with a number.
-    pub(crate) fn destroy(&self, digits: &str) -> Result<()> {
+    /// Destroys everything with a number; `false` when something is in use.
+    pub(crate) fn destroy(&self, digits: &str) -> Result<bool> {
         for purpose in [Purpose::Stage, Purpose::Trash] {
             let name = self.names.name(purpose, digits);
-            self.datasets.destroy(&format!("{}/{name}", self.parent))?;
+            match self.datasets.destroy(&format!("{}/{name}", self.parent)) {
+                Err(error) if error.code == DriverErrorCode::BUSY => return Ok(false),
+                other => other?,
+            }
         }
         for snapshot in self.datasets.snapshots(self.parent, digits)? {
             self.datasets.release_snapshot(&snapshot)?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -101,6 +107,36 @@ mod tests {
             tempdirs: &tempdirs,
         };
         assert_eq!(stale.reclaim().unwrap(), ["temp-dir-2".to_owned(), one]);
+        script.finish();
+    }
+
+    #[test]
+    fn what_is_in_use_stays_for_a_later_recovery() {
+        let root = tempfile::tempdir().unwrap();
+        let names = Names::of(root.path());
+        let stage = names.name(Purpose::Stage, "1");
+        let trash = names.name(Purpose::Trash, "1");
+        let list = "zfs list -H -o name -t filesystem -d 1 p";
+        let listed = format!("p\np/{trash}\n");
+        let missing = "!cannot open 'x': dataset does not exist";
+        let busy = "!cannot destroy 'x': dataset is busy";
+        let script = Script::new(&[
+            (list, &listed),
+            (&format!("zfs destroy -r p/{stage}"), missing),
+            (&format!("zfs destroy -r p/{trash}"), busy),
+            (list, &listed),
+            (&format!("zfs destroy -r p/{stage}"), missing),
+            (&format!("zfs destroy -r p/{trash}"), ""),
+            ("zfs list -H -o name -t snapshot -d 2 p", ""),
+        ]);
+        let stale = Stale {
+            datasets: &Datasets::impatient(script.clone()),
+            parent: "p",
+            names: &names,
+            tempdirs: &root.path().join("tempdirs"),
+        };
+        assert_eq!(stale.reclaim().unwrap(), Vec::<String>::new());
+        assert_eq!(stale.reclaim().unwrap(), [trash]);
         script.finish();
     }
 }

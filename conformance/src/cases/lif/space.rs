@@ -10,11 +10,13 @@ use std::{
 };
 
 use nix::sys::statvfs::statvfs;
+use plywood::ErrorKind;
 
 use crate::{
     Target,
     case::{Failure, Outcome, demand},
     cases::asks::Traces,
+    excuses,
     scratch::{Size, pool},
     target::layer_id,
 };
@@ -183,7 +185,15 @@ fn btrfs(arguments: &[&str], path: &Path) -> Result<String, Failure> {
 }
 
 pub(super) fn nested_subvolumes(target: &mut Target) -> Outcome {
-    let small = target.small_of("btrfs", Size::mib(128))?;
+    let small = match target.on(target.filesystem_of("btrfs", Size::mib(128))?) {
+        Err(error) if error.kind() == ErrorKind::DriverUnavailable => {
+            return Err(Failure::not_applicable(
+                excuses::NOT_ON_BTRFS,
+                format!("the driver does not work on btrfs: {error}"),
+            ));
+        }
+        other => other?,
+    };
     small.create_writable("base", None)?;
     let point = small.small_filesystem()?.mount_point().to_owned();
     let traces = Traces::of(&small)?;

@@ -3,10 +3,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use plywood_driver_zfs::Zfs;
@@ -14,21 +11,21 @@ use plywood_plugin_sdk::{
     CreateRequest, Driver, Host, LayerId, LayerKind, LogLevel, OpenRequest, Plugin,
 };
 
-/// Counts the warnings that it gets.
+/// Keeps the warnings that it gets.
 #[derive(Default)]
-pub(crate) struct Counting(AtomicU64);
+pub(crate) struct Warnings(Mutex<Vec<String>>);
 
-impl Counting {
-    pub(crate) fn warnings(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+impl Warnings {
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
     }
 }
 
-impl Host for Counting {
+impl Host for Warnings {
     fn log(&self, level: LogLevel, _: &str, message: &str) {
         if level == LogLevel::Warn {
             println!("{message}");
-            self.0.fetch_add(1, Ordering::Relaxed);
+            self.0.lock().unwrap().push(message.to_owned());
         }
     }
 }
@@ -74,7 +71,7 @@ impl Store {
         self.graph_root().join("zfs")
     }
 
-    pub(crate) fn open_for(&self, host: Arc<Counting>) -> Box<dyn Driver> {
+    pub(crate) fn open_for(&self, host: Arc<Warnings>) -> Box<dyn Driver> {
         Zfs::open(OpenRequest::new(self.home(), self.path("r/zfs"), host)).unwrap()
     }
 
@@ -85,7 +82,7 @@ impl Store {
     /// Opens another store with its graph root at `place`, and with the layers of the stores at
     /// `graph_roots`.
     pub(crate) fn open_at(&self, place: &Path, graph_roots: &[PathBuf]) -> Box<dyn Driver> {
-        let host = Arc::<Counting>::default();
+        let host = Arc::<Warnings>::default();
         let mut request = OpenRequest::new(place.join("zfs"), self.path("r2/zfs"), host);
         let options = graph_roots
             .iter()
