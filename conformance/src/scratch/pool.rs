@@ -44,6 +44,10 @@ pub(super) fn create(
     command
         .args(["create", "-f", "-o", "cachefile=none", "-m"])
         .arg(point);
+    // Other file systems have it without being asked.
+    if !options.iter().any(|option| option.starts_with("acltype=")) {
+        command.args(["-O", "acltype=posix"]);
+    }
     for option in options {
         command.args(["-O", option]);
     }

@@ -96,14 +96,6 @@ const MOUNT_OPTIONS: &[&str] = &[
     "dirsync",
     "lazytime",
     "nolazytime",
-    "private",
-    "rprivate",
-    "shared",
-    "rshared",
-    "slave",
-    "rslave",
-    "unbindable",
-    "runbindable",
     "setuid",
     "nosetuid",
     "devices",
@@ -116,9 +108,26 @@ const MOUNT_OPTIONS: &[&str] = &[
     "nonbmand",
 ];
 
+/// What mount(8) takes for the propagation of a mount.
+const PROPAGATION: &[&str] = &[
+    "private",
+    "rprivate",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "unbindable",
+    "runbindable",
+];
+
+/// Whether an option says where mounts inside of a mount are seen.
+pub(crate) fn is_propagation(option: &str) -> bool {
+    PROPAGATION.contains(&option)
+}
+
 /// Refuses an option that would have no effect.
 pub(crate) fn check_mount_option(option: &str) -> Result<()> {
-    if MOUNT_OPTIONS.contains(&option) {
+    if MOUNT_OPTIONS.contains(&option) || is_propagation(option) {
         return Ok(());
     }
     let message = format!("zfs knows no mount option `{option}`");

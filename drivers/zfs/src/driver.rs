@@ -275,6 +275,10 @@ impl ZfsDriver {
         } else {
             given.into_iter().cloned().collect()
         };
+        if !options.iter().any(|option| config::is_propagation(option)) {
+            // What is mounted in a layer stays in this namespace, and leaves with the layer.
+            options.push("private".to_owned());
+        }
         if let Some(label) = &request.label {
             if !self.takes_labels {
                 return Err(DriverError::not_supported("mount labels").object(label.as_str()));
