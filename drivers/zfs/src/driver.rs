@@ -186,25 +186,19 @@ impl ZfsDriver {
         dataset: &str,
         limit: Option<u64>,
     ) -> Result<()> {
-        let name = self.dataset(source);
-        let cloned = self.datasets.clone_of(&name, digits, dataset, limit);
-        match cloned {
-            Err(error) if is_about(&error, &name) => {
-                let found = self.image_stores.locate(&self.datasets, source)?;
-                let name = found.ok_or_else(|| DriverError::no_layer(source))?.dataset;
-                if pool_of(&name) != pool_of(dataset) {
-                    return self.copy_layer(&name, dataset, limit);
-                }
-                let cloned = self.datasets.clone_of(&name, digits, dataset, limit);
-                cloned.map_err(|error| {
-                    if is_about(&error, &name) {
-                        DriverError::no_layer(source)
-                    } else {
-                        error
-                    }
-                })
+        let clone_of = |name: &str| self.datasets.clone_of(name, digits, dataset, limit);
+        let own = self.dataset(source);
+        let found = match clone_of(&own) {
+            Err(error) if is_about(&error, &own) => {
+                self.image_stores.locate(&self.datasets, source)?
             }
-            other => other,
+            other => return other,
+        };
+        let name = found.ok_or_else(|| DriverError::no_layer(source))?.dataset;
+        if pool_of(&name) == pool_of(dataset) {
+            clone_of(&name)
+        } else {
+            self.copy_layer(&name, dataset, limit)
         }
     }
 
@@ -582,6 +576,7 @@ impl Driver for ZfsDriver {
         let stale = Stale {
             datasets: &self.datasets.in_a_hurry(),
             parent: &self.parent,
+            image_stores: self.image_stores.parents(),
             names: &self.names,
             tempdirs: &self.tempdirs(),
         };

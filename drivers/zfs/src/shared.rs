@@ -43,6 +43,11 @@ impl ImageStores {
         Ok(Self(parents))
     }
 
+    /// The datasets below which the layers are.
+    pub(crate) fn parents(&self) -> &[String] {
+        &self.0
+    }
+
     /// The layer, in the first store that has it.
     pub(crate) fn locate(&self, datasets: &Datasets, id: &LayerId) -> Result<Option<Found>> {
         for parent in &self.0 {

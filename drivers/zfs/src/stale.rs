@@ -18,6 +18,8 @@ use crate::{
 pub(crate) struct Stale<'a> {
     pub(crate) datasets: &'a Datasets,
     pub(crate) parent: &'a str,
+    /// The datasets below which other stores have layers, of which snapshots may be left.
+    pub(crate) image_stores: &'a [String],
     pub(crate) names: &'a Names,
     /// Where the lock files are.
     pub(crate) tempdirs: &'a Path,
@@ -55,8 +57,11 @@ impl Stale<'_> {
                 other => other?,
             }
         }
-        for snapshot in self.datasets.snapshots(self.parent, digits)? {
-            self.datasets.release_snapshot(&snapshot)?;
+        let others = self.image_stores.iter().map(String::as_str);
+        for parent in std::iter::once(self.parent).chain(others) {
+            for snapshot in self.datasets.snapshots(parent, digits)? {
+                self.datasets.release_snapshot(&snapshot)?;
+            }
         }
         Ok(true)
     }
@@ -103,6 +108,7 @@ mod tests {
         let stale = Stale {
             datasets: &Datasets::impatient(script.clone()),
             parent: "p",
+            image_stores: &[],
             names: &names,
             tempdirs: &tempdirs,
         };
@@ -128,10 +134,16 @@ mod tests {
             (&format!("zfs destroy -r p/{stage}"), missing),
             (&format!("zfs destroy -r p/{trash}"), ""),
             ("zfs list -H -o name -t snapshot -d 2 p", ""),
+            (
+                "zfs list -H -o name -t snapshot -d 2 q/other",
+                "q/other/a@1\n",
+            ),
+            ("zfs destroy -d q/other/a@1", ""),
         ]);
         let stale = Stale {
             datasets: &Datasets::impatient(script.clone()),
             parent: "p",
+            image_stores: &["q/other".to_owned()],
             names: &names,
             tempdirs: &root.path().join("tempdirs"),
         };
