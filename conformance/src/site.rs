@@ -320,7 +320,7 @@ pub(crate) fn how(status: ExitStatus) -> String {
     }
 }
 
-/// Starts `program` in a process group of its own, which dies with this process.
+/// Starts the suite's own program in a process group of its own, which dies with this process.
 pub(crate) fn own_group(arguments: &[OsString]) -> Command {
     let mut command = Command::new(PROGRAM);
     command

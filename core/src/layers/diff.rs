@@ -51,8 +51,9 @@ impl LayerStore {
     ///   layer that refers to a layer source gives the source's.
     ///
     /// # Errors
-    /// `LayerUnknown`, also for a layer that is deleted while it is read; `TimedOut` for a source that does not answer; `NotSupported` for a compression that cannot be written; `Corrupt` when a
-    /// file of the layer no longer is what the stream had.
+    /// `LayerUnknown`, also for a layer that is deleted while it is read; `TimedOut` for a source
+    /// that does not answer; `NotSupported` for a compression that cannot be written; `Corrupt`
+    /// when a file of the layer no longer is what the stream had.
     ///
     /// # Locking
     /// The layers lock is held only to find out where things are.
