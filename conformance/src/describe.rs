@@ -116,7 +116,7 @@ pub(crate) fn open(
 ) -> io::Result<Description> {
     let root = tempfile::Builder::new()
         .prefix("conformance-")
-        .tempdir_in(&scratch.path)?;
+        .tempdir_in(scratch.path(0))?;
     let site = Site {
         source: source.clone(),
         root: root.path().join("root"),

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use crate::scratch::Mounted;
 
-/// What must be free before images are put into memory: full runs on three file systems keep less
-/// than 4 GiB at once, and the cases themselves need memory, too.
+/// What must be free before images are put into memory: full runs keep less
+/// than 2 GiB at once, and the cases themselves need memory, too.
 const ENOUGH: u64 = 6 << 30;
 
 /// The value that asks for memory.

@@ -156,15 +156,16 @@ pub fn run(
     let mut order = cases.to_vec();
     order.sort_by_key(|entry| std::cmp::Reverse(entry.timeout));
     let queue: Mutex<VecDeque<_>> = Mutex::new(order.into());
-    let next = || queue.lock().expect("no holder panics").pop_front();
+    let next = &|| queue.lock().expect("no holder panics").pop_front();
     thread::scope(|scope| {
-        for _ in 0..options.jobs.max(1) {
-            scope.spawn(|| {
+        for job in 0..options.jobs.max(1) {
+            let place = scratch.path(job);
+            scope.spawn(move || {
                 while let Some(entry) = next() {
                     seen(if interrupt::asked() {
                         Outcome::not_run(entry, &scratch.backing.spec, INTERRUPTED)
                     } else {
-                        run_one(options, scratch, entry)
+                        run_one(options, &scratch.backing, place, entry)
                     });
                 }
             });
@@ -172,27 +173,31 @@ pub fn run(
     });
 }
 
-fn run_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> Outcome {
+fn run_one(options: &Options, backing: &Backing, place: &Path, entry: &'static Entry) -> Outcome {
     let start = Instant::now();
-    let mut outcome = try_one(options, scratch, entry).unwrap_or_else(|error| {
+    let mut outcome = try_one(options, backing, place, entry).unwrap_or_else(|error| {
         let text = format!("the case's process could not be run: {error}");
         let verdict = Verdict::new(Status::Error, text);
-        let spec = &scratch.backing.spec;
-        Outcome::of(entry, spec, verdict, wire::Messages::default())
+        Outcome::of(entry, &backing.spec, verdict, wire::Messages::default())
     });
     outcome.duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     outcome
 }
 
-fn try_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> io::Result<Outcome> {
+fn try_one(
+    options: &Options,
+    backing: &Backing,
+    place: &Path,
+    entry: &'static Entry,
+) -> io::Result<Outcome> {
     let root = tempfile::Builder::new()
         .prefix("conformance-")
-        .tempdir_in(&scratch.path)?;
+        .tempdir_in(place)?;
     pool::own_root(root.path())?;
     let said = tempfile::Builder::new()
         .prefix(entry.id)
         .tempdir_in(&options.work)?;
-    let site = site(options, &scratch.backing, entry, root.path(), said.path());
+    let site = site(options, backing, entry, root.path(), said.path());
     let output = said.path().join("output");
     let mut command = own_group(&[INIT.into(), serde_json::to_string(&site)?.into()]);
     let log = fs::File::create(&output)?;
@@ -213,17 +218,13 @@ fn try_one(options: &Options, scratch: &Scratch, entry: &'static Entry) -> io::R
             format!("the case's process {}", death(status)),
         ),
     };
-    let mut outcome = Outcome::of(entry, &scratch.backing.spec, verdict, messages);
+    let mut outcome = Outcome::of(entry, &backing.spec, verdict, messages);
     outcome.output = clipped(&fs::read(&output)?);
     outcome.mountinfo = fs::read_to_string(site.messages.with_extension("mountinfo")).ok();
     if outcome.status == Status::Fail
         && let Some(keep) = &options.keep
     {
-        let place = format!(
-            "{}-{}",
-            entry.id,
-            scratch.backing.spec.replace([':', '/'], "-")
-        );
+        let place = format!("{}-{}", entry.id, backing.spec.replace([':', '/'], "-"));
         keep_files(root.path(), &keep.join(&place))?;
         outcome.artifacts.push(format!("keep/{place}"));
     }

@@ -10,6 +10,7 @@ use std::{
     process::Command,
     str::FromStr,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
 };
 
 use nix::{
@@ -120,14 +121,50 @@ fn type_name(magic: nix::libc::__fsword_t) -> String {
     name.to_owned()
 }
 
-/// A scratch that is ready: a directory with enough room.
+/// A scratch that is ready: a directory with enough room, or several that are alike.
 #[derive(Debug)]
 pub struct Scratch {
-    /// Where cases get their roots.
-    pub path: PathBuf,
     /// What it is.
     pub backing: Backing,
+    spec: Spec,
+    places: Vec<Place>,
+}
+
+/// Where cases get their roots.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
     mounted: Option<Mounted>,
+}
+
+impl Place {
+    fn make(spec: &Spec, work: &Path, number: usize) -> Result<Self, ScratchError> {
+        let failed = |error: io::Error| ScratchError::Failed(format!("{spec}: {error}"));
+        let (path, mounted) = match spec {
+            Spec::Directory(path) => {
+                if !path.is_dir() {
+                    return Err(ScratchError::Failed(format!(
+                        "`{}` is no directory",
+                        path.display()
+                    )));
+                }
+                (path.canonicalize().map_err(failed)?, None)
+            }
+            Spec::Memory => {
+                let point = work.join("scratch-tmpfs");
+                let mounted = Mounted::memory(&point, "mode=0755").map_err(failed)?;
+                (point, Some(mounted))
+            }
+            Spec::Loop { fstype, options } => {
+                let name = spec.to_string().replace(':', "-");
+                let point = work.join(format!("scratch-{name}-{number}"));
+                let image = image_beside(&point);
+                let mounted = Mounted::image(fstype, options, 16 << 30, &point, image)?;
+                (point, Some(mounted))
+            }
+        };
+        Ok(Self { path, mounted })
+    }
 }
 
 /// Why there is no scratch.
@@ -147,49 +184,60 @@ impl Scratch {
     /// # Errors
     /// [`ScratchError`].
     pub fn make(spec: &Spec, work: &Path) -> Result<Self, ScratchError> {
-        let failed = |error: io::Error| ScratchError::Failed(format!("{spec}: {error}"));
-        let (path, mounted) = match spec {
-            Spec::Directory(path) => {
-                if !path.is_dir() {
-                    return Err(ScratchError::Failed(format!(
-                        "`{}` is no directory",
-                        path.display()
-                    )));
-                }
-                (path.canonicalize().map_err(failed)?, None)
-            }
-            Spec::Memory => {
-                let point = work.join("scratch-tmpfs");
-                let mounted = Mounted::memory(&point, "mode=0755").map_err(failed)?;
-                (point, Some(mounted))
-            }
-            Spec::Loop { fstype, options } => {
-                let point = work.join(format!("scratch-{}", spec.to_string().replace(':', "-")));
-                let image = image_beside(&point);
-                let mounted = Mounted::image(fstype, options, 16 << 30, &point, image)?;
-                (point, Some(mounted))
-            }
-        };
-        let backing = Backing::of(&spec.to_string(), &path).map_err(failed)?;
+        let place = Place::make(spec, work, 0)?;
+        let backing = Backing::of(&spec.to_string(), &place.path)
+            .map_err(|error| ScratchError::Failed(format!("{spec}: {error}")))?;
         Ok(Self {
-            path,
             backing,
-            mounted,
+            spec: spec.clone(),
+            places: vec![place],
         })
+    }
+
+    /// Makes more file systems of the kind until each of `jobs` cases at once has one for itself.
+    ///
+    /// # Behavior
+    /// - What one case makes durable then costs nothing of what others have written: a btrfs that
+    ///   eight cases share takes more than twice as long.
+    /// - Memory, directories and pools stay shared: they gain nothing, or cost more than that.
+    ///
+    /// # Errors
+    /// [`ScratchError`].
+    pub fn widen(&mut self, jobs: usize, work: &Path) -> Result<(), ScratchError> {
+        match &self.spec {
+            Spec::Loop { fstype, .. } if fstype != "zfs" => {}
+            _ => return Ok(()),
+        }
+        let spec = &self.spec;
+        let more = thread::scope(|scope| {
+            let makers: Vec<_> = (self.places.len()..jobs)
+                .map(|number| scope.spawn(move || Place::make(spec, work, number)))
+                .collect();
+            let made = makers.into_iter().map(|maker| {
+                maker.join().unwrap_or_else(|_| {
+                    Err(ScratchError::Failed(format!("{spec}: a thread panicked")))
+                })
+            });
+            made.collect::<Result<Vec<_>, _>>()
+        })?;
+        self.places.extend(more);
+        Ok(())
+    }
+
+    /// Where the cases of one of the jobs get their roots.
+    #[must_use]
+    pub fn path(&self, job: usize) -> &Path {
+        &self.places[job % self.places.len()].path
     }
 
     /// Whether it lies on an image file.
     pub(crate) fn has_image(&self) -> bool {
-        let image = self
-            .mounted
-            .as_ref()
-            .and_then(|mounted| mounted.image.as_ref());
-        image.is_some()
+        matches!(self.spec, Spec::Loop { .. })
     }
 
     /// Whether the suite made it.
     pub fn is_own(&self) -> bool {
-        self.mounted.is_some()
+        self.places.iter().all(|place| place.mounted.is_some())
     }
 }
 

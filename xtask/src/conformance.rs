@@ -45,6 +45,15 @@ impl Options {
         }
     }
 
+    /// The quick cases are not worth a build of their own.
+    fn profile(&self) -> run::Profile {
+        if self.quick {
+            run::Profile::Dev
+        } else {
+            run::Profile::Suite
+        }
+    }
+
     fn wants(&self, driver: &str, form: &str) -> bool {
         self.driver.as_deref().is_none_or(|only| only == driver)
             && self.form.as_deref().is_none_or(|only| only == form)
@@ -59,15 +68,26 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("additional-layer-store", &["loop:ext4", "tmpfs"]),
 ];
 
+/// The suite, with drivers linked in and without, and every driver as plugin.
+const PACKAGES: &[&str] = &[
+    "plywood-conformance",
+    "plywood-conformance-linked",
+    "plywood-driver-additional-layer-store-plugin",
+    "plywood-driver-btrfs-plugin",
+    "plywood-driver-overlay-plugin",
+    "plywood-driver-vfs-plugin",
+];
+
 /// Runs the suite's test of itself, then the suite over every driver.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.driver.as_deref() == Some("zfs") {
         // Its file system is in the virtual machine.
         return zfs::run(&zfs::Options::suite(!options.quick));
     }
-    run::build(run::Profile::Dev)?;
-    let suite = run::built(run::Profile::Dev, "plywood-conformance");
-    let linked = run::built(run::Profile::Dev, "plywood-conformance-linked");
+    let profile = options.profile();
+    run::build_packages(profile, PACKAGES)?;
+    let suite = run::built(profile, "plywood-conformance");
+    let linked = run::built(profile, "plywood-conformance-linked");
     if options.driver.is_none() && options.form.is_none() {
         selftest(&suite, options.quick && !options.whole_selftest)?;
     }
@@ -84,7 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 (true, _) => &claimed[claimed.len() - 1..],
             };
             let mut command = if form == "plugin" {
-                with_plugin(&suite, driver)
+                with_plugin(&suite, profile, driver)
             } else {
                 let mut command = run::command(&linked, ["run"]);
                 command.args(["--embedded", driver]);
@@ -104,7 +124,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let known = run::workspace().join("drivers/overlay/tests/fuse-overlayfs.txt");
         let program = run::found_on_path("fuse-overlayfs")
             .context("fuse-overlayfs is missing\nhint: run `cargo xtask setup`")?;
-        let mut command = with_plugin(&suite, "overlay");
+        let mut command = with_plugin(&suite, profile, "overlay");
         command
             .arg("--storage-opt")
             .arg(format!("overlay.mount_program={}", program.display()))
@@ -115,10 +135,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     runs.end()
 }
 
-fn with_plugin(suite: &Path, driver: &str) -> Command {
+fn with_plugin(suite: &Path, profile: run::Profile, driver: &str) -> Command {
     let file = format!("libplywood_driver_{}.so", driver.replace('-', "_"));
     let mut command = run::command(suite, ["run"]);
-    command.arg(run::built(run::Profile::Dev, &file));
+    command.arg(run::built(profile, &file));
     command
 }
 

@@ -34,13 +34,25 @@ pub(crate) fn built(profile: Profile, name: &str) -> PathBuf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
     Dev,
+    /// Optimised, with debug's checks.
+    Suite,
     Release,
 }
 
 impl Profile {
+    /// What cargo calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Suite => "suite",
+            Self::Release => "release",
+        }
+    }
+
     pub(crate) fn directory(self) -> &'static str {
         match self {
             Self::Dev => "debug",
+            Self::Suite => "suite",
             Self::Release => "release",
         }
     }
@@ -108,10 +120,19 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
 
 /// Builds the whole workspace, plugins included.
 pub(crate) fn build(profile: Profile) -> Result<()> {
-    let mut arguments = vec!["build", "--workspace", "--quiet"];
-    if profile == Profile::Release {
-        arguments.push("--release");
-    }
+    cargo(&[
+        "build",
+        "--workspace",
+        "--quiet",
+        "--profile",
+        profile.name(),
+    ])
+}
+
+/// Builds these packages.
+pub(crate) fn build_packages(profile: Profile, packages: &[&str]) -> Result<()> {
+    let mut arguments = vec!["build", "--quiet", "--profile", profile.name()];
+    arguments.extend(packages.iter().flat_map(|package| ["-p", package]));
     cargo(&arguments)
 }
 

@@ -58,19 +58,22 @@ const LIMIT: u64 = 4 * 3600;
 /// Builds what is needed, and runs the driver's tests and the suite in the machine.
 pub(crate) fn run(options: &Options) -> Result<()> {
     vm::setup()?;
+    let profile = if options.all {
+        run::Profile::Suite
+    } else {
+        run::Profile::Dev
+    };
     let packages = [
         "plywood-conformance",
         "plywood-conformance-linked",
         "plywood-driver-zfs-plugin",
-        "plywood-cli",
     ];
-    let mut build = vec!["build", "--quiet"];
-    build.extend(packages.iter().flat_map(|package| ["-p", package]));
-    run::cargo(&build)?;
+    run::build_packages(profile, &packages)?;
     let place = run::target_dir().join("zfs");
     fs::create_dir_all(&place).with_context(|| format!("cannot create `{}`", place.display()))?;
     let mut script = String::from("set -e\nmodprobe loop\nmodprobe zfs zfs_arc_max=268435456\n");
     if !options.suite {
+        run::build_packages(run::Profile::Dev, &["plywood-cli"])?;
         let tests = tests()?;
         writeln!(
             script,
@@ -78,13 +81,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             options.scripts
         )?;
     }
-    script.push_str(&suite(options));
+    script.push_str(&suite(options, profile));
     vm::run(&vm::Options::of(&["bash", "-c", &script], &place, LIMIT))
 }
 
 /// The command lines of the suite.
-fn suite(options: &Options) -> String {
-    let path = |name: &str| run::built(run::Profile::Dev, name).display().to_string();
+fn suite(options: &Options, profile: run::Profile) -> String {
+    let path = |name: &str| run::built(profile, name).display().to_string();
     let cases = if options.all {
         "--group quick".to_owned()
     } else {

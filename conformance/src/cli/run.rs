@@ -192,8 +192,11 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
         results.cases.push(outcome.clone());
         sink.case(&outcome, &mut results);
     };
-    for scratch in &scratches {
-        crate::run(&runner, scratch, &cases, &seen);
+    for mut scratch in scratches {
+        scratch
+            .widen(runner.jobs.min(cases.len()), &images.path)
+            .map_err(|error| Refusal(HARNESS, error.to_string()))?;
+        crate::run(&runner, &scratch, &cases, &seen);
     }
     if let Some(why) = &nowhere {
         for entry in &cases {

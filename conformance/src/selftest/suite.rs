@@ -348,7 +348,7 @@ fn dirty_start(lab: &Lab<'_>) -> Outcome {
 
 fn teardown_failure(lab: &Lab<'_>) -> Outcome {
     let (outcome, kept) = thread::scope(|scope| {
-        let mounter = scope.spawn(|| mount_on_kept(&lab.scratch.path));
+        let mounter = scope.spawn(|| mount_on_kept(lab.scratch.path(0)));
         let outcome = beside_a_pass(lab, fixtures::CANNOT_BE_REMOVED);
         (outcome, mounter.join())
     });
