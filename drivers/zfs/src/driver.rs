@@ -129,15 +129,29 @@ impl ZfsDriver {
     }
 
     /// Shows a layer to core until it lets go.
-    fn look(&self, id: &LayerId) -> Result<PathBuf> {
+    fn look(&self, id: &LayerId) -> Result<Look> {
         match self.look_at_own(id) {
+            Ok(tree) => Ok(Look {
+                dataset: self.dataset(id),
+                tree,
+            }),
             Err(error) if looks::is_missing(&error) => {
                 let found = self.image_stores.locate(&self.datasets, id)?;
-                let opened = self.looks.open(&found.ok_or(error)?.dataset);
-                opened.map_err(|error| missing_layer(error, id))
+                let dataset = found.ok_or(error)?.dataset;
+                let tree = self.looks.open(&dataset);
+                let tree = tree.map_err(|error| missing_layer(error, id))?;
+                Ok(Look { dataset, tree })
             }
-            other => other,
+            Err(error) => Err(error),
         }
+    }
+
+    /// Shows a layer and its parent.
+    fn look_at_both(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(Look, Option<Look>)> {
+        let look = self.look(id)?;
+        let parent = parent.map(|parent| self.look(parent)).transpose();
+        let parent = parent.inspect_err(|_| self.leave(&look.tree))?;
+        Ok((look, parent))
     }
 
     /// Ends a look.
@@ -231,6 +245,43 @@ impl ZfsDriver {
         }
     }
 
+    /// Takes a layer out of sight.
+    fn throw_away(&self, id: &LayerId) -> Result<Thrown> {
+        let dataset = self.dataset(id);
+        toolkit::refuse_mounted(id, &self.target(id))?;
+        toolkit::remove_mount_point(&self.target(id))?;
+        self.looks.end(&dataset)?;
+        let place = match TempDir::create(&self.tempdirs()) {
+            Ok(place) => place,
+            // Destroying needs no room of the home's file system.
+            Err(error) if error.code == DriverErrorCode::NO_SPACE => {
+                return self.destroy_at_once(&dataset);
+            }
+            Err(error) => return Err(error),
+        };
+        let (trash, _) = self.private(&place, Purpose::Trash);
+        match self.datasets.rename(&dataset, &trash) {
+            Ok(true) => {
+                let content = PathBuf::from(trash);
+                Ok(Thrown::Held(self.places.hold(Held { place, content })))
+            }
+            Ok(false) => place.close().map(|()| Thrown::Missing),
+            Err(error) if error.code == DriverErrorCode::NO_SPACE => {
+                let destroyed = self.destroy_at_once(&dataset);
+                place.close().and(destroyed)
+            }
+            Err(error) => place.close().and(Err(error)),
+        }
+    }
+
+    /// Destroys a dataset for which there is no private place.
+    fn destroy_at_once(&self, dataset: &str) -> Result<Thrown> {
+        if !self.datasets.exists(dataset)? {
+            return Ok(Thrown::Missing);
+        }
+        self.datasets.destroy(dataset).map(|()| Thrown::Destroyed)
+    }
+
     /// Deletes what is in a private place, and the place.
     fn discard_place(&self, token: &str) -> Result<()> {
         let held = match self.places.take(token) {
@@ -281,6 +332,31 @@ impl ZfsDriver {
         }
         Ok((options, request.read_only || !read_only.is_empty()))
     }
+}
+
+/// A layer that core, or a comparison, looks at.
+struct Look {
+    dataset: String,
+    tree: PathBuf,
+}
+
+impl Look {
+    fn layer(&self) -> Layer<'_> {
+        Layer {
+            name: &self.dataset,
+            tree: &self.tree,
+        }
+    }
+}
+
+/// What came of taking a layer out of sight.
+enum Thrown {
+    /// It is in a private place, to be reaped.
+    Held(String),
+    /// It is gone altogether.
+    Destroyed,
+    /// It was not there.
+    Missing,
 }
 
 /// Whether it failed because the dataset `name` is not there.
@@ -389,11 +465,10 @@ impl Driver for ZfsDriver {
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
-        let there = self.datasets.exists(&self.dataset(id))?;
-        match self.trash(id)? {
-            Some(token) => self.reap(&token).map(|()| Removed::Now),
-            None if there => Ok(Removed::Now),
-            None => Ok(Removed::AlreadyGone),
+        match self.throw_away(id)? {
+            Thrown::Held(token) => self.reap(&token).map(|()| Removed::Now),
+            Thrown::Destroyed => Ok(Removed::Now),
+            Thrown::Missing => Ok(Removed::AlreadyGone),
         }
     }
 
@@ -454,46 +529,29 @@ impl Driver for ZfsDriver {
     }
 
     fn diff_view(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<DiffView> {
-        let tree = self.look(id)?;
-        let parent = parent.map(|parent| self.look(parent)).transpose();
-        let parent = parent.inspect_err(|_| self.leave(&tree))?;
-        Ok(DiffView::Trees { tree, parent })
+        let (layer, parent) = self.look_at_both(id, parent)?;
+        Ok(DiffView::Trees {
+            tree: layer.tree,
+            parent: parent.map(|parent| parent.tree),
+        })
     }
 
     fn content_roots(&self, id: &LayerId) -> Result<Vec<PathBuf>> {
-        Ok(vec![self.look(id)?])
+        Ok(vec![self.look(id)?.tree])
     }
 
     fn native_changes(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<Vec<NativeChange>> {
-        let layer = self.find(id)?;
-        let parent = parent.map(|parent| self.find(parent).map(|name| (parent, name)));
-        let parent = parent.transpose()?;
-        let DiffView::Trees {
-            tree,
-            parent: parent_tree,
-        } = self.diff_view(id, parent.as_ref().map(|(id, _)| *id))?
-        else {
-            return Err(DriverError::not_supported("native_changes"));
-        };
-        let listed = match parent.zip(parent_tree.as_deref()) {
-            None => changes::everything(&tree),
-            Some(((_, parent), parent_tree)) => {
-                let layers = (
-                    Layer {
-                        name: &layer,
-                        tree: &tree,
-                    },
-                    Layer {
-                        name: &parent,
-                        tree: parent_tree,
-                    },
-                );
+        let (layer, parent) = self.look_at_both(id, parent)?;
+        let listed = match &parent {
+            None => changes::everything(&layer.tree),
+            Some(parent) => {
+                let layers = (layer.layer(), parent.layer());
                 let place = self.run_dir.join("compare");
                 changes::list(&self.datasets, layers, &place, &self.log)
             }
         };
-        for tree in std::iter::once(&tree).chain(&parent_tree) {
-            self.leave(tree);
+        for look in std::iter::once(&layer).chain(&parent) {
+            self.leave(&look.tree);
         }
         listed
     }
@@ -541,31 +599,10 @@ impl Driver for ZfsDriver {
     }
 
     fn trash(&self, id: &LayerId) -> Result<Option<String>> {
-        let dataset = self.dataset(id);
-        toolkit::refuse_mounted(id, &self.target(id))?;
-        toolkit::remove_mount_point(&self.target(id))?;
-        self.looks.end(&dataset)?;
-        let place = match TempDir::create(&self.tempdirs()) {
-            Ok(place) => place,
-            // Destroying needs no room of the home's file system.
-            Err(error) if error.code == DriverErrorCode::NO_SPACE => {
-                return self.datasets.destroy(&dataset).map(|()| None);
-            }
-            Err(error) => return Err(error),
-        };
-        let (trash, _) = self.private(&place, Purpose::Trash);
-        match self.datasets.rename(&dataset, &trash) {
-            Ok(true) => {
-                let content = PathBuf::from(trash);
-                Ok(Some(self.places.hold(Held { place, content })))
-            }
-            Ok(false) => place.close().map(|()| None),
-            Err(error) if error.code == DriverErrorCode::NO_SPACE => {
-                let destroyed = self.datasets.destroy(&dataset);
-                destroyed.and(place.close()).map(|()| None)
-            }
-            Err(error) => place.close().and(Err(error)),
-        }
+        Ok(match self.throw_away(id)? {
+            Thrown::Held(token) => Some(token),
+            Thrown::Destroyed | Thrown::Missing => None,
+        })
     }
 
     fn reap(&self, token: &str) -> Result<()> {
