@@ -202,26 +202,31 @@ impl Scratch {
     /// - Memory, directories and pools stay shared: they gain nothing, or cost more than that.
     ///
     /// # Errors
-    /// [`ScratchError`].
+    /// [`ScratchError`]; what could be made is used.
     pub fn widen(&mut self, jobs: usize, work: &Path) -> Result<(), ScratchError> {
         match &self.spec {
             Spec::Loop { fstype, .. } if fstype != "zfs" => {}
             _ => return Ok(()),
         }
         let spec = &self.spec;
-        let more = thread::scope(|scope| {
+        let made: Vec<_> = thread::scope(|scope| {
             let makers: Vec<_> = (self.places.len()..jobs)
                 .map(|number| scope.spawn(move || Place::make(spec, work, number)))
                 .collect();
-            let made = makers.into_iter().map(|maker| {
-                maker.join().unwrap_or_else(|_| {
-                    Err(ScratchError::Failed(format!("{spec}: a thread panicked")))
-                })
-            });
-            made.collect::<Result<Vec<_>, _>>()
-        })?;
-        self.places.extend(more);
-        Ok(())
+            let failed = |_| Err(ScratchError::Failed(format!("{spec}: a thread panicked")));
+            let made = makers
+                .into_iter()
+                .map(|it| it.join().unwrap_or_else(failed));
+            made.collect()
+        });
+        let mut result = Ok(());
+        for place in made {
+            match place {
+                Ok(place) => self.places.push(place),
+                Err(error) => result = Err(error),
+            }
+        }
+        result
     }
 
     /// Where the cases of one of the jobs get their roots.
@@ -660,6 +665,8 @@ fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -671,5 +678,35 @@ mod tests {
         for text in ["", "nonsense-that-is-no-directory", "loop:", "loop:a b"] {
             assert!(text.parse::<Spec>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn root_each_job_has_a_file_system_for_itself_which_goes_away_with_the_scratch() {
+        let place = tempfile::tempdir().unwrap();
+        let spec: Spec = "loop:ext4".parse().unwrap();
+        let mut scratch = Scratch::make(&spec, place.path()).unwrap();
+        scratch.widen(3, place.path()).unwrap();
+        let device = |job| fs::metadata(scratch.path(job)).unwrap().dev();
+        assert_ne!(device(0), device(1));
+        assert_ne!(device(1), device(2));
+        assert_eq!(device(0), device(3));
+        drop(scratch);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+
+        let mut scratch =
+            Scratch::make(&Spec::Directory(place.path().into()), place.path()).unwrap();
+        scratch.widen(3, place.path()).unwrap();
+        assert_eq!(scratch.path(0), scratch.path(2));
+    }
+
+    #[test]
+    fn root_what_could_be_made_is_used_when_the_rest_could_not() {
+        let place = tempfile::tempdir().unwrap();
+        let spec: Spec = "loop:ext4".parse().unwrap();
+        let mut scratch = Scratch::make(&spec, place.path()).unwrap();
+        fs::write(place.path().join("scratch-loop-ext4-2"), "in the way").unwrap();
+        scratch.widen(3, place.path()).unwrap_err();
+        assert_ne!(scratch.path(0), scratch.path(1));
+        assert_eq!(scratch.path(0), scratch.path(2));
     }
 }
