@@ -3,6 +3,7 @@
 
 mod answers;
 mod content;
+mod external;
 mod layers;
 mod leaks;
 mod mounts;

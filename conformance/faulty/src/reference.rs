@@ -11,6 +11,7 @@
 //! ```
 
 mod changes;
+mod external;
 mod layers;
 mod options;
 mod volume;
@@ -22,10 +23,10 @@ use std::{
 };
 
 use plywood_plugin_sdk::{
-    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, IoContext,
-    LayerId, MountPlan, MountRequest, MountStep, MountSteps, NativeChange, OpenRequest, Plugin,
-    Removed, Result, Staged, UnpackTarget, Usage,
-    toolkit::{self, Held, TempDir},
+    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, ExternalDirectory,
+    IoContext, LayerId, MountPlan, MountRequest, MountStep, MountSteps, NativeChange, OpenRequest,
+    Plugin, Removed, Result, Staged, UnpackTarget, Usage,
+    toolkit::{self, Held, TempDir, layer_store::LayerDirectory},
 };
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount};
 
@@ -213,6 +214,7 @@ impl Driver for ReferenceDriver {
         can.inode_quota = self.has_volumes;
         can.template = true;
         can.image_stores = true;
+        can.external_directory = true;
         can.directory_rename = true;
         can.stable_inodes = true;
         can.hard_link_copy_up = true;
@@ -232,10 +234,13 @@ impl Driver for ReferenceDriver {
     }
 
     fn remove(&self, id: &LayerId) -> Result<Removed> {
-        match self.take(id)? {
-            Some(held) => held.place.close().map(|()| Removed::Now),
-            None => Ok(Removed::AlreadyGone),
-        }
+        let Some(held) = self.take(id)? else {
+            return Ok(Removed::AlreadyGone);
+        };
+        let source = external::of(&held.content)?;
+        held.place.close()?;
+        self.layers.release(source);
+        Ok(Removed::Now)
     }
 
     fn exists(&self, id: &LayerId) -> Result<bool> {
@@ -258,6 +263,7 @@ impl Driver for ReferenceDriver {
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
         let directory = self.layers.find_whole(id)?;
+        external::reach(&directory, self.layers.patience())?;
         let flags = self.flags(id, request)?;
         let tree = directory.join(layers::TREE);
         // Core shows directories with id maps; what is mounted here has the layer's own owners.
@@ -361,7 +367,11 @@ impl Driver for ReferenceDriver {
     }
 
     fn reap(&self, token: &str) -> Result<()> {
-        self.layers.places.discard(token)
+        let content = self.layers.places.content(token).ok();
+        let source = content.map(|content| external::of(&content)).transpose()?;
+        self.layers.places.discard(token)?;
+        self.layers.release(source.flatten());
+        Ok(())
     }
 
     fn recover(&self) -> Result<Vec<String>> {
@@ -374,6 +384,28 @@ impl Driver for ReferenceDriver {
 
     fn image_stores(&self) -> Vec<PathBuf> {
         self.layers.image_stores()
+    }
+
+    fn create_external(&self, request: &CreateRequest, external: &ExternalDirectory) -> Result<()> {
+        if !request.id_maps.is_empty() {
+            return Err(DriverError::not_supported("id maps of external layers"));
+        }
+        self.layers.refuse_existing(&request.id)?;
+        let source = LayerDirectory::new(&external.directory, external.timeout);
+        source.check()?;
+        let held = self.make(request)?;
+        let tree = self.layers.tree_in(&held.content)?;
+        external::lay_over(&external.diff, &tree, &held.content.join("spare"))?;
+        external::refer(&held.content, source.path())?;
+        self.layers.publish(&held.content, &request.id)?;
+        held.place.close()?;
+        // Uses are counted for the source's benefit: the layer is there without.
+        source.notify_use().ok();
+        Ok(())
+    }
+
+    fn external_layer(&self, id: &LayerId) -> Result<Option<PathBuf>> {
+        external::of(&self.layers.find(id)?)
     }
 
     fn close(&self) -> Result<()> {

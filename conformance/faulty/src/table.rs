@@ -294,6 +294,22 @@ macro_rules! for_each_fault {
                 "Leaves what dead processes staged or threw away."
                 ["GD-LIF-022"];
 
+            TakesFiles "faulty-takes-files" Nothing
+                "Moves the files of a layer source into the layer that refers to it."
+                ["GD-ALS-004"];
+            KeepsExternalDeletions "faulty-keeps-external-deletions" Nothing
+                "Leaves what a layer of a layer source deletes where it is."
+                ["GD-ALS-009"];
+            ForgetsSource "faulty-forgets-source" Nothing
+                "Does not say which layer of a layer source a layer refers to."
+                ["GD-ALS-006"];
+            PatientWithSources "faulty-patient-with-sources" Nothing
+                "Waits six times as long for a layer source as it is told."
+                ["GD-ALS-007"];
+            AnyStorePath "faulty-any-store-path" Nothing
+                "Takes whatever the option of additional layer stores says."
+                ["GD-ALS-008"];
+
             AdoptsNothing "faulty-adopts-nothing" Nothing
                 "Makes an empty layer of what was staged."
                 [

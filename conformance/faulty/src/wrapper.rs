@@ -7,8 +7,8 @@ use std::{
 };
 
 use plywood_plugin_sdk::{
-    Capabilities, CreateRequest, DiffView, Driver, LayerId, MountPlan, MountRequest, NativeChange,
-    OpenRequest, Removed, Result, Staged, UnpackTarget, Usage,
+    Capabilities, CreateRequest, DiffView, Driver, ExternalDirectory, LayerId, MountPlan,
+    MountRequest, NativeChange, OpenRequest, Removed, Result, Staged, UnpackTarget, Usage,
 };
 
 use crate::reference::ReferenceDriver;
@@ -97,5 +97,7 @@ operations! {
     fn recover(&self) -> Result<Vec<String>>;
     fn sync(&self, id: &LayerId) -> Result<()>;
     fn image_stores(&self) -> Vec<PathBuf>;
+    fn create_external(&self, request: &CreateRequest, external: &ExternalDirectory) -> Result<()>;
+    fn external_layer(&self, id: &LayerId) -> Result<Option<PathBuf>>;
     fn close(&self) -> Result<()>;
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use plywood_plugin_sdk::{DriverError, DriverErrorCode};
+use rustix::io::Errno;
 
 /// What a program has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +168,9 @@ impl Failure {
             Meaning::Other => (DriverErrorCode::IO, None),
         };
         let mut error = DriverError::new(code, self.to_string()).object(object);
+        if self.meaning == Meaning::Forbidden {
+            error.errno = Some(Errno::ACCESS.raw_os_error());
+        }
         if let Some(remedy) = remedy {
             error = error.remedy(remedy);
         }

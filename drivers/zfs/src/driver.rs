@@ -36,6 +36,8 @@ const ROOT_MODE: u32 = 0o555;
 
 /// Where it is written down who makes or removes something.
 const PLACES: &str = "tempdirs";
+/// Below the home: where layers are mounted, as containers/storage has it.
+const MOUNTS: &str = "graph";
 
 /// Present while the kernel enforces or could enforce SELinux.
 const SELINUX: &str = "/sys/fs/selinux/enforce";
@@ -76,6 +78,8 @@ impl ZfsDriver {
         parent::check(&datasets, &parent)?;
         let image_stores = ImageStores::find(&config.image_stores)?;
         toolkit::make_directories(&request.home, 0o700)?;
+        // Where layers are mounted; so the first mount adds nothing to the home.
+        toolkit::make_directories(&request.home.join(MOUNTS), 0o755)?;
         let home = fs::canonicalize(&request.home).at("cannot resolve", &request.home)?;
         Ok(Self {
             config,
@@ -97,7 +101,7 @@ impl ZfsDriver {
     }
 
     fn target(&self, id: &LayerId) -> PathBuf {
-        self.home.join("graph").join(id.as_str())
+        self.home.join(MOUNTS).join(id.as_str())
     }
 
     fn tempdirs(&self) -> PathBuf {
@@ -171,7 +175,7 @@ impl ZfsDriver {
     fn make(&self, request: &CreateRequest) -> Result<Held> {
         let limit = config::limit(&request.storage_options)?;
         let owner = request.root_owner()?;
-        let place = TempDir::create(&self.tempdirs())?;
+        let mut place = TempDir::create_to_build(&self.tempdirs())?;
         let (dataset, digits) = self.private(&place, Purpose::Stage);
         let made = match request.template.as_ref().or(request.parent.as_ref()) {
             Some(source) => self.clone_layer(source, &digits, &dataset, limit),
@@ -186,6 +190,7 @@ impl ZfsDriver {
                 content: PathBuf::from(dataset),
             }),
             Err(error) => {
+                place.spend_reserve();
                 // What cannot be removed now is removed by the next recovery.
                 drop(self.datasets.destroy(&dataset));
                 place.close().and(Err(error))
@@ -231,9 +236,12 @@ impl ZfsDriver {
 
     /// Makes the private dataset the layer that is asked for.
     fn publish(&self, dataset: &str, id: &LayerId) -> Result<()> {
-        self.looks.forget(dataset);
         match self.datasets.rename(dataset, &self.dataset(id)) {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                // Not before: what cannot be published stays staged, and is still looked at.
+                self.looks.forget(dataset);
+                Ok(())
+            }
             Ok(false) => {
                 let message = format!("the dataset `{dataset}` is not there any more");
                 Err(DriverError::new(DriverErrorCode::NOT_FOUND, message).object(dataset))
@@ -454,13 +462,14 @@ impl Driver for ZfsDriver {
         }
         let held = self.make(request)?;
         let dataset = name_of(&held.content);
+        let mut place = held.place;
         match self.publish(&dataset, &request.id) {
-            Ok(()) => held.place.close(),
-            Err(error) => self
-                .datasets
-                .destroy(&dataset)
-                .and(held.place.close())
-                .and(Err(error)),
+            Ok(()) => place.close(),
+            Err(error) => {
+                place.spend_reserve();
+                let destroyed = self.datasets.destroy(&dataset);
+                destroyed.and(place.close()).and(Err(error))
+            }
         }
     }
 
@@ -566,11 +575,11 @@ impl Driver for ZfsDriver {
                 Ok(Staged { token, target })
             }
             Err(error) => {
+                let mut place = held.place;
+                place.spend_reserve();
                 self.looks.forget(&dataset);
-                self.datasets
-                    .destroy(&dataset)
-                    .and(held.place.close())
-                    .and(Err(error))
+                let destroyed = self.datasets.destroy(&dataset);
+                destroyed.and(place.close()).and(Err(error))
             }
         }
     }

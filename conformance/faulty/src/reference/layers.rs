@@ -5,12 +5,16 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, lchown},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use plywood_plugin_sdk::{
     CreateRequest, DriverError, DriverErrorCode, IoContext, LayerId, LayerKind, Result,
     UnpackTarget,
-    toolkit::{self, CopiedXattrs, CopyOptions, Held, Places, TempDir, mountinfo, temp_dir},
+    toolkit::{
+        self, CopiedXattrs, CopyOptions, Held, Places, TempDir, layer_store::LayerDirectory,
+        mountinfo, temp_dir,
+    },
 };
 
 use super::{
@@ -63,6 +67,18 @@ impl Layers {
 
     pub(super) fn places_dir(&self) -> PathBuf {
         self.home.join(PLACES)
+    }
+
+    /// How long a layer source is waited for.
+    pub(super) fn patience(&self) -> Duration {
+        self.config.layer_stores.timeout
+    }
+
+    /// Tells a layer source that a layer no longer refers to it.
+    pub(super) fn release(&self, source: Option<PathBuf>) {
+        let source = source.map(|source| LayerDirectory::new(source, self.patience()));
+        // Uses are counted for the source's benefit: the layer is gone in any case.
+        source.map(|source| source.notify_release().ok());
     }
 
     pub(super) fn image_stores(&self) -> Vec<PathBuf> {

@@ -8,7 +8,10 @@ use std::{
 
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, Result,
-    toolkit::options::{self, DriverOption},
+    toolkit::{
+        layer_store::StoresConfig,
+        options::{self, DriverOption},
+    },
 };
 use rustix::mount::MountFlags;
 
@@ -39,6 +42,8 @@ pub(super) struct Config {
     pub(super) image_stores: Vec<PathBuf>,
     /// The limit of a writable layer that says nothing itself; 0 is none.
     pub(super) size: u64,
+    /// Additional layer stores, and how long they are waited for.
+    pub(super) layer_stores: StoresConfig,
 }
 
 fn invalid(message: String, option: &str) -> DriverError {
@@ -51,6 +56,9 @@ impl Config {
     pub(super) fn parse(name: &str, given: &[String], known: &[String]) -> Result<Self> {
         let mut config = Self::default();
         for option in options::own(given, &[name], known)? {
+            if config.layer_stores.take(&option, name)? {
+                continue;
+            }
             match option.key.as_str() {
                 "imagestore" | "additionalimagestore" => {
                     let stores = option.value.split(',').filter(|store| !store.is_empty());

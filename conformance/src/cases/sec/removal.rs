@@ -32,6 +32,15 @@ fn bind(source: &Path, place: &Path) -> Outcome {
     Ok(())
 }
 
+/// The same; false where the place is in a mount that belongs to no namespace.
+fn can_bind(source: &Path, place: &Path) -> Result<bool, Failure> {
+    match mount::<Path, Path, str, str>(Some(source), place, None, MsFlags::MS_BIND, None) {
+        Ok(()) => Ok(true),
+        Err(nix::Error::EINVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Where the victim is mounted now.
 fn shown(victim: &Victim, below: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mounts = mountinfo::mounts()?.into_iter();
@@ -70,7 +79,12 @@ fn foreign_mount(target: &mut Target) -> Outcome {
         } else {
             let place = target.driver.unpack_target(&id)?.directory.join("planted");
             fs::create_dir(&place)?;
-            bind(&victim.place, &place)?;
+            if !can_bind(&victim.place, &place)? {
+                // The driver shows it where nobody can mount anything.
+                target.delete("layer")?;
+                target.delete("base")?;
+                continue;
+            }
         }
         // What could not be moved away is noted, and found when the process is gone that tried.
         target.in_peer("delete", &[])?;
