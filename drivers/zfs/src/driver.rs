@@ -292,11 +292,12 @@ impl ZfsDriver {
 
     /// Deletes what is in a private place, and the place.
     fn discard_place(&self, token: &str) -> Result<()> {
-        let held = match self.places.take(token) {
+        let mut held = match self.places.take(token) {
             Ok(held) => held,
             Err(error) if error.code == DriverErrorCode::NOT_FOUND => return Ok(()),
             Err(error) => return Err(error),
         };
+        held.place.spend_reserve();
         let dataset = name_of(&held.content);
         self.looks.forget(&dataset);
         match self.datasets.destroy(&dataset) {
