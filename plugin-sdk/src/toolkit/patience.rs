@@ -190,8 +190,11 @@ fn fill(mut file: File, filled: &SyncSender<io::Result<Vec<u8>>>) {
         match &read {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Ok(chunk) if !chunk.is_empty() => {}
-            // The end, or a failure, is the last that is said.
-            _ => return drop(filled.send(read)),
+            // The end, or a failure, is the last that is said; who hears it finds the file closed.
+            _ => {
+                drop(file);
+                return drop(filled.send(read));
+            }
         }
         if filled.send(read).is_err() {
             return;
@@ -226,6 +229,25 @@ mod tests {
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn what_was_read_to_its_end_is_closed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "text").unwrap();
+        let path = fs::canonicalize(file.path()).unwrap();
+        let opened = || {
+            let table = fs::read_dir("/proc/self/fd").unwrap();
+            let targets = table.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+            targets.filter(|target| *target == path).count()
+        };
+        let before = opened();
+        for _ in 0..200 {
+            let mut text = String::new();
+            let mut patient = PatientFile::open(&path, Duration::from_secs(10)).unwrap();
+            patient.read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), opened()), ("text", before));
+        }
+    }
 
     #[test]
     fn what_answers_is_heard() {
