@@ -241,9 +241,10 @@ mod tests {
             targets.filter(|target| *target == path).count()
         };
         // On one processor the reader may stand wherever it lets go of it.
-        let mut one = rustix::thread::CpuSet::new();
         let all = rustix::thread::sched_getaffinity(None).unwrap();
-        one.set((0..).find(|cpu| all.is_set(*cpu)).unwrap());
+        let first = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu));
+        let mut one = rustix::thread::CpuSet::new();
+        one.set(first.unwrap());
         rustix::thread::sched_setaffinity(None, &one).unwrap();
         let before = opened();
         for _ in 0..200 {
