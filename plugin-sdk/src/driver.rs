@@ -190,8 +190,9 @@ pub trait Driver: Send + Sync {
     /// `external_directory`); since ABI 1.1.
     ///
     /// # Behavior
-    /// - As [`Driver::create`]. The driver keeps a reference to the directory, or copies what is in
-    ///   it, with whiteouts in overlay's form applied.
+    /// - As [`Driver::create`]. The driver keeps a reference to the directory, in which whiteouts have
+    ///   overlay's form. One that would have to copy does not declare the capability: core then
+    ///   unpacks the source's stream, whose bytes are those that the layer gives back.
     /// - A reference is a use of its own: the driver says so to the source, and says when the layer
     ///   is removed, by [`LayerDirectory`](crate::toolkit::layer_store::LayerDirectory).
     /// - A source that does not answer is a [`TIMEOUT`](crate::DriverErrorCode::TIMEOUT).

@@ -230,21 +230,49 @@ pub(crate) fn remove_root(path: &Path) -> io::Result<()> {
         ],
     )?;
     let inner = format!("{name}.");
-    for dataset in listed
+    listed
         .lines()
         .filter(|it| **it == name || it.starts_with(&inner))
-    {
-        // The kernel may still be closing what a killed process had open.
-        let mut patience = 100;
-        while let Err(error) = tool("zfs", &["destroy", "-R", "-f", dataset]) {
-            if patience == 0 {
-                return Err(error);
-            }
-            patience -= 1;
-            thread::sleep(Duration::from_millis(50));
+        .try_for_each(|dataset| destroy_dataset(&["-R", "-f", dataset]))
+}
+
+fn destroy_dataset(arguments: &[&str]) -> io::Result<()> {
+    let arguments = [&["destroy"], arguments].concat();
+    // The kernel may still be closing what a process had open that is gone.
+    let mut patience = 100;
+    while let Err(error) = tool("zfs", &arguments) {
+        if patience == 0 {
+            return Err(error);
         }
+        patience -= 1;
+        thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+/// The dataset of the store at `path` that is called like a layer; `None` where there is none, or
+/// no pool.
+pub(crate) fn layer(path: &Path, id: &str) -> io::Result<Option<String>> {
+    let datasets = below(path)?;
+    let called = |dataset: &String| dataset.rsplit_once('/').is_some_and(|(_, name)| name == id);
+    Ok(datasets.into_iter().find(called))
+}
+
+/// Destroys the dataset of a layer; what was cloned from it stays whole.
+pub(crate) fn lose(dataset: &str) -> io::Result<()> {
+    let (above, _) = dataset
+        .rsplit_once('/')
+        .ok_or_else(|| io::Error::other(format!("`{dataset}` is no layer's dataset")))?;
+    let listed = tool("zfs", &["list", "-H", "-r", "-o", "name,origin", above])?;
+    for line in listed.lines() {
+        let Some((clone, origin)) = line.split_once('\t') else {
+            continue;
+        };
+        if origin.split('@').next() == Some(dataset) {
+            tool("zfs", &["promote", clone])?;
+        }
+    }
+    destroy_dataset(&["-r", "-f", dataset])
 }
 
 /// The bytes that the dataset at `path` takes with all below it; `None` where that is no pool.

@@ -17,7 +17,7 @@ use crate::{
     case::{Failure, Outcome, demand, same},
     cases::{asks, lif::random, lifecycle::sample},
     manifest::Manifest,
-    scratch::Size,
+    scratch::{Size, pool},
     target::layer_id,
 };
 
@@ -131,9 +131,11 @@ fn everything_fails(small: &Target) -> Outcome {
     Ok(())
 }
 
-/// A file whose content cannot be read any more, as the checksums of btrfs find it out.
+/// A file whose content cannot be read any more, as the checksums of btrfs or zfs find it out.
 fn unreadable_file(target: &Target) -> Outcome {
-    let small = target.small_of("btrfs", Size::mib(128))?;
+    let own = target.backing.fstype.as_str();
+    let fstype = if own == "zfs" { own } else { "btrfs" };
+    let small = target.small_of(fstype, Size::mib(128))?;
     let data = random(&small, 1 << 20)?;
     small.create_writable("base", None)?;
     small.within("base", |path| -> Outcome {
@@ -195,19 +197,21 @@ fn unreadable_file(target: &Target) -> Outcome {
     Ok(())
 }
 
-/// Overwrites every copy of `pattern` in the image.
+/// Overwrites every copy of `pattern`, a multiple of 512 bytes, in the image.
 fn overwrite(image: &Path, pattern: &[u8]) -> Outcome {
+    /// What every file system's blocks begin at a multiple of.
+    const SECTOR: usize = 512;
     let file = fs::File::options().read(true).write(true).open(image)?;
     let size = file.metadata()?.len();
     let mut found = 0;
-    // Blocks are aligned, and an image is sparse.
     let mut block = vec![0; 1 << 20];
     let mut at = 0;
     while at < size {
         let length = file.read_at(&mut block, at)?;
-        for (number, chunk) in block[..length].chunks(4096).enumerate() {
-            if chunk == pattern {
-                file.write_all_at(&[0x55; 64], at + number as u64 * 4096)?;
+        for (number, sector) in block[..length].chunks(SECTOR).enumerate() {
+            // Its first sector tells it, and may be the last one of what was read.
+            if sector == &pattern[..SECTOR] {
+                file.write_all_at(&[0x55; 64], at + (number * SECTOR) as u64)?;
                 found += 1;
             }
         }
@@ -241,14 +245,7 @@ pub(super) fn vanished(target: &mut Target) -> Outcome {
         })?;
         target.put("above", Some("child"), &sample())?;
         let whole = target.manifest("above")?;
-        let child = layer_id("child");
-        let files = target.driver.unpack_target(&child)?.directory;
-        let lost = if part.contains("files") {
-            files
-        } else {
-            directory_of(target, &child)?
-        };
-        toolkit::remove_tree(&lost)?;
+        lose(target, part, &layer_id("child"))?;
         not_there(target, part)?;
         above(target, part, &whole)?;
         target.step("it can be deleted and made anew")?;
@@ -264,6 +261,22 @@ pub(super) fn vanished(target: &mut Target) -> Outcome {
         target.delete("base")?;
     }
     Ok(())
+}
+
+/// Deletes a part of a layer as if there were no driver.
+fn lose(target: &mut Target, part: &str, id: &LayerId) -> Outcome {
+    if let Some(dataset) = pool::layer(&target.root, id.as_str())? {
+        // Nobody can destroy a dataset that the driver shows.
+        target.driver.close()?;
+        *target = target.reopened()?;
+        return Ok(pool::lose(&dataset)?);
+    }
+    let lost = if part.contains("files") {
+        target.driver.unpack_target(id)?.directory
+    } else {
+        directory_of(target, id)?
+    };
+    Ok(toolkit::remove_tree(&lost)?)
 }
 
 /// The topmost directory in the home that is called like the layer, or else where its files are.
