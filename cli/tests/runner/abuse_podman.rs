@@ -16,8 +16,6 @@ const TOOLS: [&str; 7] = [
     "containers-storage",
     "mkfs.btrfs",
 ];
-const RUN: &str = "$P run --rm --network=none --cgroups=disabled";
-
 /// Podman runs what we load; what it wrote in a container is what we see in the container.
 #[test]
 fn interop_podman_runs_what_was_loaded_and_we_see_what_it_changed() {
@@ -37,7 +35,7 @@ fn interop_podman_runs_what_was_loaded_and_we_see_what_it_changed() {
         let answer = podman_script(
             &place,
             &format!(
-                "{RUN} example.com/bb:1; \
+                "run example.com/bb:1; \
                  $P run --name c --network=none --cgroups=disabled example.com/bb:1 /bin/busybox \
                    sh -c '/bin/busybox rm /data; echo new > /new'; \
                  layer=$($C container -j c | sed 's/.*\"layer\":\"\\([0-9a-f]*\\)\".*/\\1/'); \
@@ -84,7 +82,7 @@ fn interop_images_of_podman_and_buildah_are_mounted_exported_and_saved() {
                  done; cat ours; echo; cat theirs; \
                  $C image save example.com/more:1 oci-archive:oa.tar >&2; \
                  $P rmi -f -a >/dev/null 2>&1; $P load -q -i oa.tar >/dev/null; \
-                 echo; {RUN} example.com/more:1 /bin/busybox cat /more"
+                 echo; run example.com/more:1 /bin/busybox cat /more"
             ),
         )
         .ok();

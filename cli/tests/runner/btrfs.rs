@@ -174,7 +174,6 @@ fn interop_podman_runs_what_is_loaded_into_a_btrfs_store() {
         return;
     }
     let build = Place::new("btrfs");
-    let run = "$P run --rm --network=none --cgroups=disabled";
     let script = |place: &Place, text: &str| podman_script(place, text).ok().out;
     // Podman builds here, our program shows and saves what it built.
     let built = script(
@@ -182,7 +181,7 @@ fn interop_podman_runs_what_is_loaded_into_a_btrfs_store() {
         &format!(
             "{BUILD} $P save -q --format oci-archive -o oa.tar example.com/bb:1; \
              $C image save example.com/bb:1 docker-archive:ours.tar >&2; \
-             {run} example.com/bb:1"
+             run example.com/bb:1"
         ),
     );
     assert_eq!(built, "data\n");
@@ -193,7 +192,7 @@ fn interop_podman_runs_what_is_loaded_into_a_btrfs_store() {
         let out = script(
             &place,
             &format!(
-                "$C image load {from} >&2; {run} example.com/bb:1; \
+                "$C image load {from} >&2; run example.com/bb:1; \
                  $P run --name kept --network=none --cgroups=disabled example.com/bb:1 \
                    /bin/busybox touch /made; \
                  $C changes \"$($C container -j kept | sed 's/.*\"layer\":\"\\([0-9a-f]*\\)\".*/\\1/')\" \

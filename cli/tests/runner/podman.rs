@@ -16,8 +16,6 @@ pub(super) const BUILD: &str = "mkdir ctx; cp \"$(command -v busybox)\" ctx/busy
     printf 'FROM scratch\\nCOPY busybox /bin/busybox\\nCOPY data /data\\n\
     CMD [\"/bin/busybox\",\"cat\",\"/data\"]\\n' > ctx/Dockerfile; \
     $P build --layers -q -t example.com/bb:1 ctx >/dev/null 2>build.log || { cat build.log; exit 1; }; ";
-const RUN: &str = "$P run --rm --network=none --cgroups=disabled";
-
 #[test]
 fn interop_images_go_to_podman_and_back() {
     let tools = [&TOOLS[..], &["busybox", "buildah"]].concat();
@@ -42,7 +40,7 @@ fn interop_images_go_to_podman_and_back() {
             &place,
             &format!(
                 "$C image load {from} >&2; test \"$($P images -q example.com/bb:1 | wc -l)\" = 1; \
-                 {RUN} example.com/bb:1; $P image inspect --format '{{{{.Digest}}}}' example.com/bb:1"
+                 run example.com/bb:1; $P image inspect --format '{{{{.Digest}}}}' example.com/bb:1"
             ),
         )
         .ok();
@@ -93,8 +91,8 @@ fn interop_saved_files_are_read_by_podman_and_skopeo() {
              $P rmi -f example.com/bb:1 >/dev/null 2>&1; \
              $P load -q -i oa.tar >/dev/null 2>&1; \
              test \"$($P images -q --no-trunc example.com/bb:1 2>/dev/null)\" = \"$id\"; \
-             {RUN} example.com/bb:1; $P rmi -f example.com/bb:1 >/dev/null 2>&1; \
-             $P load -q -i da.tar >/dev/null 2>&1; {RUN} example.com/bb:1; \
+             run example.com/bb:1; $P rmi -f example.com/bb:1 >/dev/null 2>&1; \
+             $P load -q -i da.tar >/dev/null 2>&1; run example.com/bb:1; \
              $C images -q | wc -l"
         ),
     )
@@ -119,7 +117,7 @@ fn interop_layers_are_shared_with_podman() {
              buildah --root $PWD/graph --runroot $PWD/run --storage-driver overlay from --name w \
                localhost/second:1 >&2; \
              buildah --root $PWD/graph --runroot $PWD/run --storage-driver overlay rm w >&2; \
-             {RUN} second:1"
+             run second:1"
         ),
     )
     .ok();
@@ -146,10 +144,10 @@ fn interop_other_forms_of_files_are_loaded() {
              skopeo copy -q --dest-compress-format zstd docker-archive:one.tar oci:z:v1 >&2; \
              skopeo copy -q docker-archive:one.tar docker-archive:two.tar:q.io/two:9 >&2; \
              again() {{ $P rmi -fa >/dev/null 2>&1; }}; \
-             again; $C image load many.tar >&2; $C images | grep name: | sort; {RUN} example.com/bb:2; \
-             again; $C image load one.tar.gz >&2; {RUN} example.com/bb:1; \
-             again; $C image load oci:z:v1 zstd >&2; {RUN} localhost/zstd; \
-             again; $C image load - <two.tar >&2; {RUN} q.io/two:9; \
+             again; $C image load many.tar >&2; $C images | grep name: | sort; run example.com/bb:2; \
+             again; $C image load one.tar.gz >&2; run example.com/bb:1; \
+             again; $C image load oci:z:v1 zstd >&2; run localhost/zstd; \
+             again; $C image load - <two.tar >&2; run q.io/two:9; \
              $C layers -j"
         ),
     )

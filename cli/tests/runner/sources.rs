@@ -118,7 +118,7 @@ fn interop_podman_runs_and_deletes_an_image_by_reference() {
     let option = format!("additionallayerstore={}", place.path("layers").display());
     let script = format!(
         "$C --storage-opt {option} image load {from} example.com/bb:1 >&2; \
-         $P run --rm --network=none --cgroups=disabled example.com/bb:1; \
+         run example.com/bb:1; \
          ls {graph}/overlay/*/additionallayer | wc -l; \
          $P rmi example.com/bb:1 >&2; \
          ls {graph}/overlay/l | wc -l",
