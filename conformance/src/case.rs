@@ -30,6 +30,8 @@ pub struct Case {
     pub id: &'static str,
     pub(crate) body: Body,
     pub(crate) roles: &'static [(&'static str, Role)],
+    /// Whether `fsync` and its like wait until the disk has it.
+    pub(crate) waits: bool,
 }
 
 /// A case that gets the open driver.
@@ -38,6 +40,7 @@ pub(crate) const fn case(id: &'static str, body: fn(&mut Target) -> Outcome) -> 
         id,
         body: Body::Open(body),
         roles: &[],
+        waits: false,
     }
 }
 
@@ -47,6 +50,7 @@ pub(crate) const fn bare(id: &'static str, body: fn(&Site) -> Outcome) -> Case {
         id,
         body: Body::Bare(body),
         roles: &[],
+        waits: false,
     }
 }
 
@@ -54,6 +58,14 @@ impl Case {
     /// With parts that [`Site::peer`] starts by name.
     pub(crate) const fn roles(mut self, roles: &'static [(&'static str, Role)]) -> Self {
         self.roles = roles;
+        self
+    }
+
+    /// About what a disk holds, has room for or takes its time with: what is made durable is waited
+    /// for. In every other case such calls succeed at once, which no process can tell from a disk
+    /// that is fast.
+    pub(crate) const fn on_disk(mut self) -> Self {
+        self.waits = true;
         self
     }
 

@@ -26,6 +26,7 @@ use crate::{
     leaks::Baseline,
     manifest::{self, Manifest},
     scratch::pool,
+    sweep::do_not_wait_for_disks,
     wire::{self, Status, Verdict},
 };
 
@@ -135,6 +136,9 @@ fn run_case(arguments: &[OsString]) -> io::Result<()> {
     let places = private_places(&site)?;
     let case = crate::find(&site.case).ok_or_else(misused)?;
     let entry = crate::entry(&site.case).ok_or_else(misused)?;
+    if !case.waits {
+        do_not_wait_for_disks()?;
+    }
     let mut verdict = judge(&case, entry, &site, &places)?;
     verdict.assertions = assertions();
     if verdict.status == Status::Pass && verdict.assertions == 0 {

@@ -20,9 +20,9 @@ pub(crate) struct Options {
     /// Only the quick cases.
     #[arg(long)]
     quick: bool,
-    /// Only this driver.
-    #[arg(long)]
-    driver: Option<String>,
+    /// Only these drivers.
+    #[arg(long, value_delimiter = ',')]
+    driver: Vec<String>,
     /// Only this form: plugin or linked.
     #[arg(long, value_parser = ["plugin", "linked"])]
     form: Option<String>,
@@ -55,8 +55,8 @@ impl Options {
     }
 
     fn wants(&self, driver: &str, form: &str) -> bool {
-        self.driver.as_deref().is_none_or(|only| only == driver)
-            && self.form.as_deref().is_none_or(|only| only == form)
+        let named = self.driver.is_empty() || self.driver.iter().any(|only| only == driver);
+        named && self.form.as_deref().is_none_or(|only| only == form)
     }
 }
 
@@ -80,15 +80,23 @@ const PACKAGES: &[&str] = &[
 
 /// Runs the suite's test of itself, then the suite over every driver.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if options.driver.as_deref() == Some("zfs") {
+    if let [only] = &options.driver[..]
+        && only == "zfs"
+    {
         // Its file system is in the virtual machine.
         return zfs::run(&zfs::Options::suite(!options.quick));
+    }
+    let known = |driver: &String| DRIVERS.iter().any(|(name, _)| name == driver);
+    if let Some(other) = options.driver.iter().find(|driver| !known(driver)) {
+        bail!(
+            "`{other}` is no driver that is run here\nhint: zfs is run by itself, with `--driver zfs`"
+        );
     }
     let profile = options.profile();
     run::build_packages(profile, PACKAGES)?;
     let suite = run::built(profile, "plywood-conformance");
     let linked = run::built(profile, "plywood-conformance-linked");
-    if options.driver.is_none() && options.form.is_none() {
+    if options.driver.is_empty() && options.form.is_none() {
         selftest(&suite, options.quick && !options.whole_selftest)?;
     }
     let mut runs = Runs::default();

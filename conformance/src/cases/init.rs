@@ -36,7 +36,7 @@ pub(super) const CASES: &[Case] = &[
     bare("GD-INI-004", unprivileged).roles(&[("use", use_unprivileged)]),
     case("GD-INI-005", read_only),
     case("GD-INI-006", foreign_files),
-    case("GD-INI-008", full),
+    case("GD-INI-008", full).on_disk(),
     bare("GD-INI-009", awkward_paths),
     bare("GD-INI-010", long_path),
     bare("GD-INI-011", symlinked_root),

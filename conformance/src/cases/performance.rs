@@ -21,21 +21,23 @@ use crate::{
 };
 
 pub(super) const CASES: &[Case] = &[
-    case("GD-PRF-001", create_by_depth),
-    case("GD-PRF-002", mount_and_unmount),
-    case("GD-PRF-003", exists),
-    case("GD-PRF-004", diff_of_base),
-    case("GD-PRF-005", small_diff_on_much),
-    case("GD-PRF-006", large_diff),
-    case("GD-PRF-007", throughput),
-    case("GD-PRF-008", deep_read),
-    case("GD-PRF-009", remove),
-    case("GD-PRF-010", parallel_create),
-    case("GD-PRF-011", space_of_children),
-    case("GD-PRF-012", first_write),
-    case("GD-PRF-013", opening),
-    case("GD-PRF-014", workload),
-    case("GD-PRF-015", memory).roles(&[("put", put_role)]),
+    case("GD-PRF-001", create_by_depth).on_disk(),
+    case("GD-PRF-002", mount_and_unmount).on_disk(),
+    case("GD-PRF-003", exists).on_disk(),
+    case("GD-PRF-004", diff_of_base).on_disk(),
+    case("GD-PRF-005", small_diff_on_much).on_disk(),
+    case("GD-PRF-006", large_diff).on_disk(),
+    case("GD-PRF-007", throughput).on_disk(),
+    case("GD-PRF-008", deep_read).on_disk(),
+    case("GD-PRF-009", remove).on_disk(),
+    case("GD-PRF-010", parallel_create).on_disk(),
+    case("GD-PRF-011", space_of_children).on_disk(),
+    case("GD-PRF-012", first_write).on_disk(),
+    case("GD-PRF-013", opening).on_disk(),
+    case("GD-PRF-014", workload).on_disk(),
+    case("GD-PRF-015", memory)
+        .on_disk()
+        .roles(&[("put", put_role)]),
 ];
 
 /// How long a chain is made longer before the case makes do with what there is.

@@ -22,18 +22,20 @@ use crate::{
 };
 
 pub(super) const CASES: &[Case] = &[
-    case("GD-QUO-001", enforced),
-    case("GD-QUO-002", below),
-    case("GD-QUO-003", exact),
-    case("GD-QUO-004", inodes),
-    case("GD-QUO-005", parent),
-    case("GD-QUO-006", siblings),
-    case("GD-QUO-007", persists).roles(&[("write", write_role)]),
-    case("GD-QUO-008", released),
-    case("GD-QUO-009", default_limit),
-    case("GD-QUO-010", refused),
-    case("GD-QUO-011", apply),
-    case("GD-QUO-012", visible),
+    case("GD-QUO-001", enforced).on_disk(),
+    case("GD-QUO-002", below).on_disk(),
+    case("GD-QUO-003", exact).on_disk(),
+    case("GD-QUO-004", inodes).on_disk(),
+    case("GD-QUO-005", parent).on_disk(),
+    case("GD-QUO-006", siblings).on_disk(),
+    case("GD-QUO-007", persists)
+        .on_disk()
+        .roles(&[("write", write_role)]),
+    case("GD-QUO-008", released).on_disk(),
+    case("GD-QUO-009", default_limit).on_disk(),
+    case("GD-QUO-010", refused).on_disk(),
+    case("GD-QUO-011", apply).on_disk(),
+    case("GD-QUO-012", visible).on_disk(),
 ];
 
 const MIB: u64 = 1 << 20;

@@ -142,8 +142,8 @@ pub fn begin() -> io::Result<()> {
 /// on.
 ///
 /// # Behavior
-/// - For sweeps of kills: what a process has written survives its death without them, and a sweep
-///   takes seconds instead of minutes. A case about power cuts must not call it.
+/// - What a process has written survives its death without them, and a sweep of kills takes seconds
+///   instead of minutes. A case about power cuts or full disks must not call it.
 ///
 /// # Errors
 /// When the kernel has no seccomp filters.

@@ -38,7 +38,7 @@ pub(super) const CASES: &[Case] = &[
     case("GD-COW-021", metadata::flags),
     case("GD-COW-022", isolation::parent_changed),
     case("GD-COW-023", contents::big_directory),
-    case("GD-COW-024", isolation::space),
+    case("GD-COW-024", isolation::space).on_disk(),
     case("GD-COW-025", isolation::reflink),
     case("GD-COW-026", model::chain),
     case("GD-COW-027", model::life).roles(&[("restarted", model::restarted)]),

@@ -19,7 +19,6 @@ use crate::{
     Site, Target,
     case::{Failure, Outcome, demand, same},
     manifest::{self, Manifest},
-    sweep::do_not_wait_for_disks,
     tar_file::TarFile,
     target::layer_id,
 };
@@ -160,7 +159,6 @@ pub(super) struct DriverStore<'a> {
 impl<'a> DriverStore<'a> {
     /// Makes the store, and [`NEW`] once undisturbed to see what it must look like.
     pub(super) fn new(site: &'a Site, make: Make) -> Result<Self, Failure> {
-        do_not_wait_for_disks()?;
         if !site.home()?.exists() {
             let target = site.open()?;
             target.put(BASE, None, &sample())?;
@@ -330,19 +328,7 @@ pub(super) struct WholeStore<'a> {
 
 impl<'a> WholeStore<'a> {
     /// Makes the store; `prepare` gets it once, to do what every run finds done.
-    ///
-    /// # Behavior
-    /// - From here on nothing in this process waits for disks: kills need no durability.
     pub(super) fn new(
-        site: &'a Site,
-        prepare: impl FnOnce(&Target) -> Outcome,
-    ) -> Result<Self, Failure> {
-        do_not_wait_for_disks()?;
-        Self::durable(site, prepare)
-    }
-
-    /// The same, with disks waited for as always.
-    pub(super) fn durable(
         site: &'a Site,
         prepare: impl FnOnce(&Target) -> Outcome,
     ) -> Result<Self, Failure> {

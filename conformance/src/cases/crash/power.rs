@@ -18,8 +18,12 @@ use crate::{
 };
 
 pub(super) const CASES: &[Case] = &[
-    bare("GD-CRA-018", after_success).roles(&[("do", do_role)]),
-    bare("GD-CRA-019", during).roles(&[("put", put_role), ("delete", delete_role)]),
+    bare("GD-CRA-018", after_success)
+        .on_disk()
+        .roles(&[("do", do_role)]),
+    bare("GD-CRA-019", during)
+        .on_disk()
+        .roles(&[("put", put_role), ("delete", delete_role)]),
 ];
 
 const DISK: Size = Size::mib(64);
@@ -115,7 +119,7 @@ fn during(site: &Site) -> Outcome {
     let cut = site.at(disk.mount_point());
     let tar = sample();
     let mut complete = Manifest::default();
-    let store = WholeStore::durable(&cut, |target| {
+    let store = WholeStore::new(&cut, |target| {
         target.put(NEW, Some(BASE), &tar)?;
         complete = target.manifest(NEW)?;
         Ok(target.delete(NEW)?)

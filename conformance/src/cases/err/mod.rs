@@ -30,9 +30,9 @@ pub(super) const CASES: &[Case] = &[
     case("GD-ERR-012", duplicate::unmounted_twice),
     case("GD-ERR-013", unknown::questions),
     case("GD-ERR-014", codes::stable),
-    case("GD-ERR-015", full::enospc),
+    case("GD-ERR-015", full::enospc).on_disk(),
     case("GD-ERR-016", readonly::erofs),
-    case("GD-ERR-017", damage::eio),
+    case("GD-ERR-017", damage::eio).on_disk(),
     case("GD-ERR-018", starved::emfile).roles(&[("starved", starved::role)]),
     case("GD-ERR-019", damage::vanished),
     case("GD-ERR-021", codes::undeclared),
@@ -42,7 +42,7 @@ pub(super) const CASES: &[Case] = &[
         ("nobody", unprivileged::nobody),
         ("stranger", unprivileged::stranger),
     ]),
-    case("GD-ERR-024", retry::succeeds),
+    case("GD-ERR-024", retry::succeeds).on_disk(),
 ];
 
 /// How a layer that is not there is refused.

@@ -25,7 +25,7 @@ use crate::{
 
 pub(in crate::cases) const CASES: &[Case] = &[
     bare("GD-LEK-004", subvolumes),
-    case("GD-LEK-009", space),
+    case("GD-LEK-009", space).on_disk(),
     case("GD-LEK-010", limits),
     case("GD-LEK-013", damage),
 ];

@@ -30,7 +30,7 @@ pub(super) const CASES: &[Case] = &[
     case("GD-LIF-010", find::list_hides_internals).roles(&[("leaver", find::leaver)]),
     case("GD-LIF-011", find::list_order),
     case("GD-LIF-012", remove::leaf),
-    case("GD-LIF-013", space::freed),
+    case("GD-LIF-013", space::freed).on_disk(),
     case("GD-LIF-014", remove::made_again),
     case("GD-LIF-015", remove::parent),
     case("GD-LIF-017", remove::chain),
