@@ -5,9 +5,9 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use plywood_plugin_sdk::{
-    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, IoContext,
-    LayerId, MountPlan, MountRequest, NativeChange, OpenRequest, Plugin, Removed, Result, Staged,
-    UnpackTarget, Usage,
+    Capabilities, CreateRequest, DiffView, Driver, DriverError, DriverErrorCode, ExternalDirectory,
+    IoContext, LayerId, MountPlan, MountRequest, NativeChange, OpenRequest, Plugin, Removed,
+    Result, Staged, UnpackTarget, Usage,
 };
 
 use crate::{
@@ -118,6 +118,10 @@ impl Fault for Minimal {
     fn sync(&self, _: &LayerId) -> Result<()> {
         refused("sync")
     }
+
+    fn create_external(&self, _: &CreateRequest, _: &ExternalDirectory) -> Result<()> {
+        refused("create_external")
+    }
 }
 
 /// Declares everything and does nothing.
@@ -220,6 +224,10 @@ impl Driver for Liar {
     }
 
     fn sync(&self, _: &LayerId) -> Result<()> {
+        Ok(())
+    }
+
+    fn create_external(&self, _: &CreateRequest, _: &ExternalDirectory) -> Result<()> {
         Ok(())
     }
 }

@@ -359,34 +359,37 @@ fn child(site: &Site, before: &[String]) -> Outcome {
 }
 
 fn file_systems(target: &mut Target) -> Outcome {
-    let target = &*target;
     let mut small = Vec::new();
     for _ in 0..3 {
-        small.push(Mutex::new(Some(target.small(Size::mib(32))?)));
+        small.push(Mutex::new(target.small(Size::mib(32))?));
     }
-    together(small.len(), |number| {
-        let taken = small[number].lock().expect("no holder panics").take();
-        let own = taken.ok_or_else(|| Failure::harness("a file system is used twice"))?;
-        for round in 0..3 {
-            let id = format!("layer-{round}");
-            own.put(&id, None, &sample())?;
-            let child = format!("child-{round}");
-            own.create_writable(&child, Some(&id))?;
+    let own = |number: usize| small[number].lock().expect("no holder panics");
+    for round in 0..3 {
+        let (layer, child) = (format!("layer-{round}"), format!("child-{round}"));
+        together(small.len(), |number| {
+            let own = own(number);
+            own.put(&layer, None, &sample())?;
+            own.create_writable(&child, Some(&layer))?;
             own.within(&child, |path| {
                 demand!(
                     fs::read(path.join("plain"))? == b"plain",
                     "file system {number} shows something else"
                 );
                 Ok::<_, Failure>(fs::write(path.join("own"), number.to_string())?)
-            })?;
-            let read = own.within(&child, |path| {
+            })
+        })?;
+        // Now that all of them have written.
+        together(small.len(), |number| {
+            let read = own(number).within(&child, |path| {
                 Ok::<_, Failure>(fs::read_to_string(path.join("own"))?)
             })?;
             same!(number.to_string(), read, "a file of file system {number}");
-        }
-        own.close()?;
-        Ok(())
-    })?;
+            Ok(())
+        })?;
+    }
+    for own in small {
+        own.into_inner().expect("no holder panics").close()?;
+    }
     // It is still there after its neighbours are gone.
     target.put("here", None, &sample())?;
     demand!(

@@ -175,7 +175,7 @@ pub(super) fn chain(target: &mut Target) -> Outcome {
 }
 
 pub(super) fn long(target: &mut Target) -> Outcome {
-    chains(target, 20, 2000)
+    chains(target, 12, 2000)
 }
 
 /// One layer of a store that changes all the time.
