@@ -47,7 +47,6 @@ pub(crate) struct ZfsDriver {
     config: Config,
     datasets: Datasets,
     home: PathBuf,
-    run_dir: PathBuf,
     /// The dataset below which layers are.
     parent: String,
     image_stores: ImageStores,
@@ -87,7 +86,6 @@ impl ZfsDriver {
             names: Names::of(&home),
             log: request.log("zfs"),
             home: request.home,
-            run_dir: request.run_dir,
             parent,
             image_stores,
             places: Places::default(),
@@ -556,8 +554,7 @@ impl Driver for ZfsDriver {
             None => changes::everything(&layer.tree),
             Some(parent) => {
                 let layers = (layer.layer(), parent.layer());
-                let place = self.run_dir.join("compare");
-                changes::list(&self.datasets, layers, &place, &self.log)
+                changes::list(&self.datasets, layers, &self.home, &self.log)
             }
         };
         for look in std::iter::once(&layer).chain(&parent) {

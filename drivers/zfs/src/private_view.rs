@@ -14,7 +14,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use plywood_plugin_sdk::{
     DriverError, DriverErrorCode, IoContext, Result,
-    toolkit::{self, mountinfo},
+    toolkit::mountinfo,
 };
 use rustix::{
     fs::CWD,
@@ -29,14 +29,13 @@ use crate::mounts;
 /// Runs `work` where the datasets `names` are mounted at the directories that it gets, in order.
 ///
 /// # Behavior
-/// - `place` is a directory, made when it is missing, that nothing is seen in meanwhile; the mounts
-///   are seen by `work` and the programs that it starts.
+/// - `place` is a directory that exists, of which `work` and the programs that it starts see nothing
+///   but the mounts; everybody else sees what is in it.
 pub(crate) fn within<T: Send>(
     names: &[&str],
     place: &Path,
     work: impl FnOnce(&[PathBuf]) -> Result<T> + Send,
 ) -> Result<T> {
-    toolkit::make_directories(place, 0o700)?;
     thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, || {
             let directories = prepare(names, place)?;

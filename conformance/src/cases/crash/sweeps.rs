@@ -5,7 +5,7 @@ use std::fs;
 
 use plywood::{
     plugin::DriverHandle,
-    sdk::{CreateRequest, LayerKind},
+    sdk::{CreateRequest, LayerKind, toolkit},
 };
 
 use super::{
@@ -218,7 +218,10 @@ fn init(site: &Site) -> Outcome {
     let cut = site.at(&place);
     cuts(&cut, "open").each(|_| {
         undisturbed.unchanged(&works(&cut)?)?;
-        fs::remove_dir_all(&place)?;
-        Ok(fs::create_dir(&place)?)
+        // The directory itself stays: on a pool it is the root of a dataset.
+        for entry in fs::read_dir(&place)? {
+            toolkit::remove_tree(&entry?.path())?;
+        }
+        Ok(())
     })
 }
