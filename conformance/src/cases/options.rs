@@ -210,6 +210,7 @@ const PAIRS: &[(&str, &str, &str)] = &[
 ];
 
 fn twice(site: &Site) -> Outcome {
+    const ROUNDS: usize = 5;
     for (key, one, other) in PAIRS {
         let (one, other) = (format!("{key}={one}"), format!("{key}={other}"));
         let alone = [&one, &other].map(|option| seen(site, &[option]));
@@ -217,8 +218,17 @@ fn twice(site: &Site) -> Outcome {
             let both = seen(site, &[first, second]);
             match (last, both) {
                 (Ok(last), Ok(both)) => {
+                    let (mut last, mut both) = (last.clone(), both);
+                    // An amount may have changed by itself between the two.
+                    for _ in 0..ROUNDS {
+                        if last == both {
+                            break;
+                        }
+                        last = seen(site, &[second])?;
+                        both = seen(site, &[first, second])?;
+                    }
                     same!(
-                        *last,
+                        last,
                         both,
                         "what is seen with `{first}` and then `{second}`"
                     );

@@ -12,10 +12,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use plywood_plugin_sdk::{
-    DriverError, DriverErrorCode, IoContext, Result,
-    toolkit::mountinfo,
-};
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, IoContext, Result, toolkit::mountinfo};
 use rustix::{
     fs::CWD,
     mount::{
