@@ -319,6 +319,12 @@ fn image_beside(point: &Path) -> PathBuf {
     PathBuf::from(image)
 }
 
+/// Whether an image lies in memory, which what is removed on it must give back.
+fn is_in_memory(image: &Path) -> bool {
+    let below = image.parent().unwrap_or(image);
+    statfs(below).is_ok_and(|stat| type_name(stat.filesystem_type().0) == "tmpfs")
+}
+
 fn mount_image(
     fstype: &str,
     options: &[String],
@@ -329,9 +335,7 @@ fn mount_image(
         ScratchError::Failed(format!("mounting {fstype} on a loop device: {error}"))
     };
     let mut list = vec!["loop".to_owned()];
-    // What is removed on an image in memory gives its memory back.
-    let below = image.parent().unwrap_or(image);
-    if statfs(below).is_ok_and(|stat| type_name(stat.filesystem_type().0) == "tmpfs") {
+    if is_in_memory(image) {
         list.push("discard".to_owned());
     }
     list.extend(options.iter().cloned());

@@ -209,8 +209,32 @@ const PAIRS: &[(&str, &str, &str)] = &[
     ("fallback", "copy", "refuse"),
 ];
 
-fn twice(site: &Site) -> Outcome {
+/// What is seen with the second of two options alone and with both, without what changes by itself:
+/// how much is free where others write too.
+fn settled(
+    site: &Site,
+    options: [&str; 2],
+    (mut last, mut both): (Seen, Seen),
+) -> Result<(Seen, Seen), Failure> {
     const ROUNDS: usize = 5;
+    let mut restless = BTreeSet::new();
+    for _ in 0..ROUNDS {
+        if last == both {
+            break;
+        }
+        let again = seen(site, &options[1..])?;
+        let changed = again.1.symmetric_difference(&last.1);
+        restless.extend(changed.map(|(key, _)| key.clone()));
+        last = again;
+        both = seen(site, &options)?;
+        for seen in [&mut last, &mut both] {
+            seen.1.retain(|(key, _)| !restless.contains(key));
+        }
+    }
+    Ok((last, both))
+}
+
+fn twice(site: &Site) -> Outcome {
     for (key, one, other) in PAIRS {
         let (one, other) = (format!("{key}={one}"), format!("{key}={other}"));
         let alone = [&one, &other].map(|option| seen(site, &[option]));
@@ -218,15 +242,7 @@ fn twice(site: &Site) -> Outcome {
             let both = seen(site, &[first, second]);
             match (last, both) {
                 (Ok(last), Ok(both)) => {
-                    let (mut last, mut both) = (last.clone(), both);
-                    // An amount may have changed by itself between the two.
-                    for _ in 0..ROUNDS {
-                        if last == both {
-                            break;
-                        }
-                        last = seen(site, &[second])?;
-                        both = seen(site, &[first, second])?;
-                    }
+                    let (last, both) = settled(site, [first, second], (last.clone(), both))?;
                     same!(
                         last,
                         both,

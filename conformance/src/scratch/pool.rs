@@ -22,7 +22,7 @@ use plywood::sdk::toolkit::{
     mountinfo::{self, MountEntry},
 };
 
-use super::ScratchError;
+use super::{ScratchError, is_in_memory};
 
 const FSTYPE: &str = "zfs";
 
@@ -44,6 +44,9 @@ pub(super) fn create(
     command
         .args(["create", "-f", "-o", "cachefile=none", "-m"])
         .arg(point);
+    if is_in_memory(image) {
+        command.args(["-o", "autotrim=on"]);
+    }
     // Other file systems have it without being asked.
     if !options.iter().any(|option| option.starts_with("acltype=")) {
         command.args(["-O", "acltype=posix"]);
