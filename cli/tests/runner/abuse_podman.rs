@@ -16,6 +16,7 @@ const TOOLS: [&str; 7] = [
     "containers-storage",
     "mkfs.btrfs",
 ];
+
 /// Podman runs what we load; what it wrote in a container is what we see in the container.
 #[test]
 fn interop_podman_runs_what_was_loaded_and_we_see_what_it_changed() {

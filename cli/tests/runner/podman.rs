@@ -16,6 +16,7 @@ pub(super) const BUILD: &str = "mkdir ctx; cp \"$(command -v busybox)\" ctx/busy
     printf 'FROM scratch\\nCOPY busybox /bin/busybox\\nCOPY data /data\\n\
     CMD [\"/bin/busybox\",\"cat\",\"/data\"]\\n' > ctx/Dockerfile; \
     $P build --layers -q -t example.com/bb:1 ctx >/dev/null 2>build.log || { cat build.log; exit 1; }; ";
+
 #[test]
 fn interop_images_go_to_podman_and_back() {
     let tools = [&TOOLS[..], &["busybox", "buildah"]].concat();

@@ -197,9 +197,9 @@ fn unreadable_file(target: &Target) -> Outcome {
     Ok(())
 }
 
-/// Overwrites every copy of `pattern`, a multiple of 512 bytes, in the image.
+/// Overwrites every copy of `pattern`, which takes whole sectors, in the image.
 fn overwrite(image: &Path, pattern: &[u8]) -> Outcome {
-    /// What every file system's blocks begin at a multiple of.
+    /// Blocks of every file system begin at a multiple of it.
     const SECTOR: usize = 512;
     let file = fs::File::options().read(true).write(true).open(image)?;
     let size = file.metadata()?.len();
@@ -209,7 +209,7 @@ fn overwrite(image: &Path, pattern: &[u8]) -> Outcome {
     while at < size {
         let length = file.read_at(&mut block, at)?;
         for (number, sector) in block[..length].chunks(SECTOR).enumerate() {
-            // Its first sector tells it, and may be the last one of what was read.
+            // The first sector is enough to know it; the rest may be in the next part.
             if sector == &pattern[..SECTOR] {
                 file.write_all_at(&[0x55; 64], at + (number * SECTOR) as u64)?;
                 found += 1;
