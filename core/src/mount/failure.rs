@@ -45,6 +45,11 @@ impl Failure {
         matches!(self.errno, Errno::NOSYS | Errno::PERM) && self.words.is_empty()
     }
 
+    /// Somebody else has the file system to itself.
+    pub(super) fn is_busy(&self) -> bool {
+        self.errno == Errno::BUSY
+    }
+
     pub(super) fn at(self, action: &str, target: &Path) -> Error {
         let hint = self.hint.or(match self.errno {
             Errno::LOOP => {

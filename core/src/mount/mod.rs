@@ -14,10 +14,15 @@ mod failure;
 mod modern;
 mod options;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use plywood_plugin_sdk::{
-    IdMaps, MountPlan, MountStep, OverlayMount, sys::user_namespace, toolkit::mountinfo,
+    IdMaps, MountPlan, MountStep, OverlayMount,
+    sys::user_namespace,
+    toolkit::{self, mountinfo},
 };
 use rustix::{
     fs::{AtFlags, CWD, StatxAttributes, StatxFlags},
@@ -26,7 +31,12 @@ use rustix::{
 };
 
 use crate::{Error, ErrorKind, IoContext, Result};
+use failure::Failure;
 use options::Options;
+
+/// How long a file system that is in use is waited for: another program may be mounting the same
+/// device or dataset, or counting its files, for which both open it alone.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Which of the kernel's interfaces is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,13 +97,15 @@ impl Mounter {
                 read_only,
             } => {
                 let options = Options::parse(options, false)?.shown_read_only(*read_only);
-                let outcome =
-                    match new.then(|| modern::filesystem(fstype, source, target, &options)) {
-                        Some(Err(failure)) if failure.is_missing_call() => None,
-                        outcome => outcome,
-                    };
-                outcome
-                    .unwrap_or_else(|| classic::filesystem(fstype, source, target, &options))
+                let attempt = || {
+                    let outcome =
+                        match new.then(|| modern::filesystem(fstype, source, target, &options)) {
+                            Some(Err(failure)) if failure.is_missing_call() => None,
+                            outcome => outcome,
+                        };
+                    outcome.unwrap_or_else(|| classic::filesystem(fstype, source, target, &options))
+                };
+                toolkit::while_busy(PATIENCE, Failure::is_busy, attempt)
                     .map_err(|failure| failure.at(&format!("cannot mount {fstype} at"), target))?;
                 propagate(target, &options)
             }

@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Datasets by their names.
 
-use std::{
-    fmt,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result};
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result, toolkit};
 
 use crate::{
     command::{self, Failure, Meaning, Runner},
@@ -16,10 +11,7 @@ use crate::{
 };
 
 /// How long a dataset that is in use is waited for.
-const PATIENCE: Duration = Duration::from_secs(3);
-
-/// The first pause between two attempts; each is twice as long as the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many clones are made independent of a dataset that is destroyed.
 const MOST_CLONES: usize = 1024;
@@ -85,18 +77,9 @@ impl Datasets {
     }
 
     /// Runs `zfs` until nothing is in its way, or for as long as is bearable.
-    fn patiently(&self, arguments: &[&str]) -> Result<Vec<u8>, Failure> {
-        let end = Instant::now() + self.patience;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.zfs(arguments) {
-                Err(failure) if failure.meaning == Meaning::Busy && Instant::now() < end => {
-                    thread::sleep(pause);
-                    pause *= 2;
-                }
-                other => return other,
-            }
-        }
+    pub(crate) fn patiently(&self, arguments: &[&str]) -> Result<Vec<u8>, Failure> {
+        let is_busy = |failure: &Failure| failure.meaning == Meaning::Busy;
+        toolkit::while_busy(self.patience, is_busy, || self.zfs(arguments))
     }
 
     /// Whether a dataset is there.

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
-use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result};
+use plywood_plugin_sdk::{DriverError, DriverErrorCode, Result, toolkit};
 use rustix::{
     io::Errno,
     mount::{
@@ -12,16 +12,21 @@ use rustix::{
     },
 };
 
+use crate::dataset::PATIENCE;
+
 /// Mounts the dataset `name` without attaching it anywhere; it is unmounted with the descriptor.
 ///
 /// # Behavior
 /// - While it is mounted read-only elsewhere, as containers/storage does for `ro`, the kernel gives
 ///   it read-only here too.
+/// - Who mounts it or counts its files in the same moment is waited for: only one program at a time
+///   can open a dataset that is mounted nowhere.
 pub(crate) fn detached(name: &str) -> Result<OwnedFd> {
-    let mounted = match mount(name, false) {
+    let is_busy = |errno: &Errno| *errno == Errno::BUSY;
+    let mounted = toolkit::while_busy(PATIENCE, is_busy, || match mount(name, false) {
         Err(Errno::BUSY | Errno::ROFS) => mount(name, true),
         other => other,
-    };
+    });
     mounted.map_err(|errno| explained(name, errno))
 }
 

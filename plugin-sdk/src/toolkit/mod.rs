@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What several drivers need.
 
+mod busy;
 mod copy;
 mod dirs;
 pub mod layer_store;
@@ -16,6 +17,7 @@ pub mod temp_dir;
 mod trees;
 mod usage;
 
+pub use busy::while_busy;
 pub use copy::{CopiedXattrs, CopyOptions, copy_attributes, copy_tree};
 pub use dirs::{create_private_dirs, is_there};
 pub use places::{Held, Places};

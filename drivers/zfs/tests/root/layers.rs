@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     process::{Command, Stdio},
     sync::Arc,
+    thread,
 };
 
 use plywood::mount;
@@ -231,4 +232,41 @@ fn root_a_layer_that_is_in_use_is_out_of_the_way_and_its_user_is_named() {
     run(Command::new("umount").arg(&place));
     assert_eq!(driver.recover().unwrap().len(), 1);
     store.assert_only(&[]);
+}
+
+/// Counting the files of a dataset and mounting it both need it for themselves while it is mounted
+/// nowhere.
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn root_a_layer_is_counted_mounted_and_synced_by_all_at_the_same_time() {
+    const ROUNDS: usize = 15;
+    let store = Store::new();
+    let driver = store.open();
+    driver.create(&layer("base", None)).unwrap();
+    let usage = driver.usage(&id("base")).unwrap();
+    let plan = driver
+        .mount_plan(&id("base"), &MountRequest::default())
+        .unwrap();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let other = store.open();
+                for _ in 0..ROUNDS {
+                    assert_eq!(other.usage(&id("base")).unwrap(), usage);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..ROUNDS * 5 {
+                let seen = mount::execute(&plan).unwrap();
+                mount::undo(&plan, &seen).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            for _ in 0..ROUNDS * 5 {
+                driver.sync(&id("base")).unwrap();
+            }
+        });
+    });
+    driver.released(&id("base")).unwrap();
 }
