@@ -153,6 +153,11 @@ impl Site {
         })
     }
 
+    /// How long something may take in this run that usually may take `usual`.
+    pub(crate) fn bound(&self, usual: Duration) -> Duration {
+        usual * self.patience
+    }
+
     /// The same driver on another root, which gets what a store needs to itself.
     pub(crate) fn at(&self, root: impl Into<PathBuf>) -> Self {
         let root = root.into();

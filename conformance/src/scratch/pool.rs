@@ -133,6 +133,17 @@ fn mount_of<'a>(mounts: &'a [MountEntry], path: &Path) -> io::Result<&'a MountEn
         .ok_or_else(|| io::Error::other(format!("no dataset is mounted for `{}`", path.display())))
 }
 
+/// The dataset that is seen at `path`.
+fn dataset_of(path: &Path) -> io::Result<String> {
+    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
+    let source = &mount_of(&mounts, path)?.source;
+    Ok(source.to_string_lossy().into_owned())
+}
+
+fn pool_of(dataset: &str) -> &str {
+    dataset.split('/').next().unwrap_or(dataset)
+}
+
 /// Makes a dataset for the root of a store at `path`, an empty directory on a pool.
 ///
 /// # Behavior
@@ -154,14 +165,19 @@ pub(crate) fn own_root(path: &Path) -> io::Result<()> {
     let name = format!("{source}{between}{}", names.join("."));
     tool("zfs", &["create", "-o", "mountpoint=legacy", &name])?;
     let mode = fs::metadata(&path)?.permissions();
+    mount_dataset(&name, &path)?;
+    fs::set_permissions(&path, mode)
+}
+
+fn mount_dataset(name: &str, path: &Path) -> io::Result<()> {
     mount(
-        Some(name.as_str()),
-        &path,
+        Some(name),
+        path,
         Some(FSTYPE),
         MsFlags::empty(),
         None::<&str>,
     )?;
-    fs::set_permissions(&path, mode)
+    Ok(())
 }
 
 /// Unmounts the datasets that [`own_root`] made inside the case's root at `path`.
@@ -193,7 +209,7 @@ pub(crate) fn leave_other_roots(path: &Path) -> io::Result<()> {
     let mounts = mountinfo::mounts().map_err(io::Error::other)?;
     let own = &mount_of(&mounts, path)?.source;
     let own = own.to_str().unwrap_or_default();
-    let pool = own.split('/').next().unwrap_or(own);
+    let pool = pool_of(own);
     for mount in mounts.iter().rev() {
         let source = mount.source.to_str().unwrap_or_default();
         let inside = source
@@ -206,18 +222,26 @@ pub(crate) fn leave_other_roots(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Renames the root of a store. A mount point cannot be renamed: on a pool its dataset is mounted at
+/// the new place.
+pub(crate) fn rename_root(old: &Path, new: &Path) -> io::Result<()> {
+    if !is_pool(old)? || !is_mount_point(old).map_err(io::Error::other)? {
+        return fs::rename(old, new);
+    }
+    let dataset = dataset_of(old)?;
+    umount2(old, MntFlags::empty())?;
+    fs::rename(old, new)?;
+    mount_dataset(&dataset, new)
+}
+
 /// Destroys the dataset of the case's root at `path`, and those inside, with all layers.
 pub(crate) fn remove_root(path: &Path) -> io::Result<()> {
     if !is_pool(path)? || !is_mount_point(path).map_err(io::Error::other)? {
         return Ok(());
     }
-    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
-    let name = mount_of(&mounts, path)?
-        .source
-        .to_string_lossy()
-        .into_owned();
+    let name = dataset_of(path)?;
     umount2(path, MntFlags::MNT_DETACH)?;
-    let pool = name.split('/').next().unwrap_or(&name);
+    let pool = pool_of(&name);
     let listed = tool(
         "zfs",
         &[
@@ -283,16 +307,21 @@ pub(crate) fn used(path: &Path) -> io::Result<Option<u64>> {
     if !is_pool(path)? {
         return Ok(None);
     }
-    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
-    let name = mount_of(&mounts, path)?
-        .source
-        .to_string_lossy()
-        .into_owned();
-    let pool = name.split('/').next().unwrap_or(&name);
+    let name = dataset_of(path)?;
+    let pool = pool_of(&name);
     // What was written and freed is accounted for with the next transaction.
     tool("zpool", &["sync", pool])?;
     let text = tool("zfs", &["get", "-Hp", "-o", "value", "used", &name])?;
     text.trim().parse().map(Some).map_err(io::Error::other)
+}
+
+/// Reads everything that is in the pool at `path`; what is wrong with it, `None` where nothing is.
+pub(crate) fn damage(path: &Path) -> io::Result<Option<String>> {
+    let name = dataset_of(path)?;
+    let pool = pool_of(&name);
+    tool("zpool", &["scrub", "-w", pool])?;
+    let status = tool("zpool", &["status", "-x", pool])?;
+    Ok((!status.contains("is healthy")).then_some(status))
 }
 
 /// The names of the datasets and snapshots below the store at `path`.
@@ -300,11 +329,7 @@ pub(crate) fn below(path: &Path) -> io::Result<BTreeSet<String>> {
     if !is_pool(path)? {
         return Ok(BTreeSet::new());
     }
-    let mounts = mountinfo::mounts().map_err(io::Error::other)?;
-    let name = mount_of(&mounts, path)?
-        .source
-        .to_string_lossy()
-        .into_owned();
+    let name = dataset_of(path)?;
     let arguments = [
         "list",
         "-H",

@@ -197,7 +197,7 @@ impl Call {
 }
 
 /// Requests of `ioctl` that change a file system: clones, flags, and everything of btrfs, ext4,
-/// xfs, zfs and loop devices whose direction is not reading alone.
+/// xfs, zfs and loop devices that is not reading alone.
 fn changing_request(request: u64) -> bool {
     const READ_ONLY: u64 = 2;
     let (kind, direction) = ((request >> 8) & 0xff, (request >> 30) & 3);
@@ -205,10 +205,29 @@ fn changing_request(request: u64) -> bool {
         // 'f' (flags, fs-verity, encryption), 'X' (freeze, attributes), btrfs and the clones.
         0x66 | 0x58 | 0x94 => direction != READ_ONLY,
         // Loop devices and zfs number theirs without a direction.
-        0x4c | 0x5a => true,
+        0x4c => true,
+        0x5a => !ZFS_WITHOUT_EFFECT.contains(&(request & 0xff)),
         _ => false,
     }
 }
+
+/// The requests of zfs after which a store is what it was (`enum zfs_ioc` of OpenZFS's
+/// `include/sys/fs/zfs.h`): those that only read, in the order of their numbers, then writing
+/// what was changed before, and the pool's own log of commands.
+const ZFS_WITHOUT_EFFECT: &[u64] = &[
+    // POOL_CONFIGS, POOL_STATS, POOL_TRYIMPORT, POOL_GET_HISTORY
+    0x04, 0x05, 0x06, 0x0a, //
+    // OBJSET_STATS, OBJSET_ZPLPROPS, DATASET_LIST_NEXT, SNAPSHOT_LIST_NEXT
+    0x12, 0x13, 0x14, 0x15, //
+    // ERROR_LOG, DSOBJ_TO_DSNAME, OBJ_TO_PATH, POOL_GET_PROPS, GET_FSACL
+    0x20, 0x24, 0x25, 0x27, 0x29, //
+    // USERSPACE_ONE, USERSPACE_MANY, GET_HOLDS, OBJSET_RECVD_PROPS, NEXT_OBJ, DIFF
+    0x2d, 0x2e, 0x32, 0x33, 0x35, 0x36, //
+    // OBJ_TO_STATS, SPACE_WRITTEN, SPACE_SNAPS, SEND_PROGRESS, SEND_SPACE, GET_BOOKMARKS
+    0x38, 0x39, 0x3a, 0x3e, 0x41, 0x44, //
+    // POOL_SYNC, LOG_HISTORY
+    0x47, 0x3f,
+];
 
 /// The file behind a descriptor when it is on a file system; the standard streams carry the
 /// report of the run, not its work.

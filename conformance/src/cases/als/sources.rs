@@ -455,6 +455,7 @@ impl Drop for Silent {
 }
 
 pub(super) fn provider_dies(target: &mut Target) -> Outcome {
+    let bound = target.bound(BOUND);
     let stage = Stage::new(target)?;
     let served = stage.serve(one_file(b"text"), &[])?;
     stage.put(&served, "remote", None)?;
@@ -479,7 +480,7 @@ pub(super) fn provider_dies(target: &mut Target) -> Outcome {
         ];
         let taken = start.elapsed();
         demand!(
-            taken < BOUND,
+            taken < bound,
             "with a source that is {state}, it took {taken:?}"
         );
         for (what, answer) in answers {
@@ -505,7 +506,7 @@ pub(super) fn provider_dies(target: &mut Target) -> Outcome {
     let start = Instant::now();
     stage.store.delete_layer("remote")?;
     demand!(
-        start.elapsed() < BOUND,
+        start.elapsed() < bound,
         "deleting the layer took {:?}",
         start.elapsed()
     );

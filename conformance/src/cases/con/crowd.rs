@@ -214,8 +214,8 @@ fn apply_parallel(target: &mut Target) -> Outcome {
 /// Eight threads on one store keep every operation waiting, but none may starve.
 fn deadline(target: &mut Target) -> Outcome {
     const THREADS: usize = 8;
-    const LIMIT: Duration = Duration::from_secs(10);
     const LONG_ENOUGH: Duration = Duration::from_millis(1500);
+    let limit = target.bound(Duration::from_secs(10));
     target.put("base", None, &sample())?;
     let over = AtomicBool::new(false);
     let target = &*target;
@@ -261,9 +261,9 @@ fn deadline(target: &mut Target) -> Outcome {
     let (longest, what) = longest.into_inner().expect("no holder panics");
     target.measure("longest_operation_ms", longest.as_secs_f64() * 1000.0)?;
     demand!(
-        longest < LIMIT,
+        longest < limit,
         "with {THREADS} threads on the store the slowest operation, `{what}`, took {longest:?}; \
-         each must end within {LIMIT:?}"
+         each must end within {limit:?}"
     );
     Ok(())
 }

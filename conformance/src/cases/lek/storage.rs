@@ -19,7 +19,7 @@ use crate::{
     Case, Site, Target,
     case::{Failure, Outcome, bare, case, demand},
     cases::lifecycle::sample,
-    scratch::{Size, SmallFilesystem},
+    scratch::{Size, SmallFilesystem, pool},
     tar_file::TarFile,
 };
 
@@ -72,6 +72,10 @@ fn subvolumes(site: &Site) -> Outcome {
 }
 
 fn used(place: &Path) -> Result<u64, Failure> {
+    // What `statvfs` tells of a dataset is that dataset's alone, without those of the layers.
+    if let Some(bytes) = pool::used(place)? {
+        return Ok(bytes);
+    }
     nix::unistd::syncfs(fs::File::open(place)?)?;
     let stat = statvfs(place)?;
     Ok((stat.blocks() - stat.blocks_free()) * stat.fragment_size())
@@ -183,7 +187,7 @@ fn limits(target: &mut Target) -> Outcome {
 
 fn damage(target: &mut Target) -> Outcome {
     let mut site: Site = (**target).clone();
-    if !["ext4", "xfs", "btrfs"].contains(&site.backing.fstype.as_str()) {
+    if !["ext4", "xfs", "btrfs", "zfs"].contains(&site.backing.fstype.as_str()) {
         // One that can be checked.
         "ext4".clone_into(&mut site.backing.fstype);
     }
@@ -197,6 +201,15 @@ fn damage(target: &mut Target) -> Outcome {
     })?;
     work(&own)?;
     own.close()?;
+    if site.backing.fstype == "zfs" {
+        let complaint = pool::damage(small.mount_point())?;
+        demand!(
+            complaint.is_none(),
+            "`zpool scrub` finds damage in the pool of the store: {}",
+            complaint.unwrap_or_default()
+        );
+        return Ok(());
+    }
     let image = small.image().map(Path::to_owned);
     let image = image.ok_or_else(|| Failure::harness("the file system has no image"))?;
     let kept = site.root.join("checked.img");

@@ -9,6 +9,7 @@ use super::{populate, snapshot, unchanged, usable};
 use crate::{
     Case, Site,
     case::{Outcome, bare, demand},
+    scratch::pool,
 };
 
 pub(in crate::cases) const CASES: &[Case] =
@@ -45,7 +46,7 @@ fn moved(site: &Site) -> Outcome {
     populate(&first)?;
     let before = snapshot(&first)?;
     first.close()?;
-    fs::rename(&old, &new)?;
+    pool::rename_root(&old, &new)?;
     let moved = match site.at(&new).open() {
         Ok(moved) => moved,
         Err(error) => {
