@@ -66,7 +66,7 @@ pub(super) struct RunOptions {
     /// How many cases run at once; four for each processor, when not given.
     #[arg(long)]
     jobs: Option<usize>,
-    /// Multiplies the time that each case may take.
+    /// Multiplies the time that each case may take, and what is timed in it.
     #[arg(long, default_value_t = 1)]
     patience: u32,
     /// How many seconds the cases with random input go on, each; 600 is what a release deserves.

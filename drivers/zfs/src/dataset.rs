@@ -158,6 +158,10 @@ impl Datasets {
         arguments.extend([snapshot.as_str(), name]);
         let cloned = self.zfs(&arguments).map_err(|failure| failure.about(name));
         let released = self.release_snapshot(&snapshot);
+        if cloned.is_ok() && released.is_err() {
+            // The first error is the one that tells why.
+            drop(self.destroy(name));
+        }
         cloned.and(released)
     }
 

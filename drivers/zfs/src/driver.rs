@@ -196,6 +196,32 @@ impl ZfsDriver {
         }
     }
 
+    /// Makes the layer as a clone of one of this store, which is whole from its first moment on;
+    /// `false` where there is none to clone.
+    fn create_clone(&self, request: &CreateRequest) -> Result<bool> {
+        let Some(source) = request.template.as_ref().or(request.parent.as_ref()) else {
+            return Ok(false);
+        };
+        let limit = config::limit(&request.storage_options)?;
+        request.root_owner()?;
+        let own = self.dataset(source);
+        let dataset = self.dataset(&request.id);
+        let mut place = TempDir::create_to_build(&self.tempdirs())?;
+        let (_, digits) = self.private(&place, Purpose::Stage);
+        match self.datasets.clone_of(&own, &digits, &dataset, limit) {
+            Ok(()) => place.close().map(|()| true),
+            Err(error) => {
+                place.spend_reserve();
+                place.close()?;
+                match error.code {
+                    _ if is_about(&error, &own) => Ok(false),
+                    DriverErrorCode::ALREADY_EXISTS => Err(DriverError::layer_exists(&request.id)),
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
     fn clone_layer(
         &self,
         source: &LayerId,
@@ -456,8 +482,8 @@ impl Driver for ZfsDriver {
     }
 
     fn create(&self, request: &CreateRequest) -> Result<()> {
-        if self.datasets.exists(&self.dataset(&request.id))? {
-            return Err(DriverError::layer_exists(&request.id));
+        if self.create_clone(request)? {
+            return Ok(());
         }
         let held = self.make(request)?;
         let dataset = name_of(&held.content);

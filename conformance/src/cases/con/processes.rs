@@ -205,6 +205,8 @@ fn without_lock(target: &mut Target) -> Outcome {
     for peer in peers.drain(..) {
         peer.join()?;
     }
+    // A plan may have come with a directory for the mount.
+    target.driver.released(&layer_id("base"))?;
     let after = residue(target)?;
     let left: Vec<_> = after.difference(&before).collect();
     demand!(left.is_empty(), "left in the home: {left:?}");
