@@ -128,7 +128,8 @@ fn file_modes(site: &Site) -> Outcome {
     }
     target.unmount("layer")?;
     target.close()?;
-    demand!(seen > 3, "there was nothing to look at");
+    // The home, the directory of the mounts and the mount: a pool has no more than that in it.
+    demand!(seen > 2, "there was nothing to look at");
     demand!(open.is_empty(), "{}", open.join(", "));
     Ok(())
 }

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Random streams and random requests, the same whenever the seed is.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Component, Path},
+    time::Instant,
+};
 
 use fastrand::Rng;
 use plywood::{
@@ -412,7 +417,7 @@ fn ask(
             let found = sound("unpack_target", driver.unpack_target(&id))?;
             if let Some(found) = found {
                 demand!(
-                    found.directory.starts_with(&target.root),
+                    is_own(target, &found.directory)?,
                     "`unpack_target` of `{id}` is `{}`, outside the store",
                     found.directory.display()
                 );
@@ -444,6 +449,24 @@ fn ask(
         }
     }
     Ok(())
+}
+
+/// Whether a directory is in the store, or the root of a mount that is attached nowhere: every other
+/// directory that a descriptor stands for has a name.
+fn is_own(target: &Target, directory: &Path) -> Result<bool, Failure> {
+    if directory.starts_with(&target.root) {
+        return Ok(true);
+    }
+    let Ok(number) = directory.strip_prefix("/proc/self/fd") else {
+        return Ok(false);
+    };
+    let Some(Component::Normal(number)) = number.components().next() else {
+        return Ok(false);
+    };
+    let root = Path::new("/");
+    let shown = Path::new("/proc/self/fd").join(number);
+    let elsewhere = fs::metadata(&shown)?.dev() != fs::metadata(root)?.dev();
+    Ok(elsewhere && fs::read_link(&shown)? == root)
 }
 
 /// Does with a plan what core does: options must not lead elsewhere.
