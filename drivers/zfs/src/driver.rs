@@ -119,10 +119,6 @@ impl ZfsDriver {
         self.locate(id)?.ok_or_else(|| DriverError::no_layer(id))
     }
 
-    fn find(&self, id: &LayerId) -> Result<String> {
-        Ok(self.place(id)?.dataset)
-    }
-
     /// Shows a layer of this store to core until it lets go.
     fn look_at_own(&self, id: &LayerId) -> Result<PathBuf> {
         self.looks
@@ -521,7 +517,7 @@ impl Driver for ZfsDriver {
     }
 
     fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
-        let dataset = self.find(id)?;
+        let dataset = self.place(id)?.dataset;
         let target = self.target(id).display().to_string();
         Ok(BTreeMap::from([
             ("Mountpoint".to_owned(), target),
@@ -530,7 +526,11 @@ impl Driver for ZfsDriver {
     }
 
     fn usage(&self, id: &LayerId) -> Result<Usage> {
-        usage::of(&self.datasets, &self.find(id)?)
+        // Files of a dataset that is mounted are counted whoever else uses it.
+        let look = self.look(id)?;
+        let usage = usage::of(&self.datasets, &look.dataset);
+        self.leave(&look.tree);
+        usage
     }
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {

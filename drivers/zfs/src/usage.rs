@@ -40,7 +40,7 @@ fn read(datasets: &Datasets, name: &str) -> Result<Result<Usage>, Failure> {
 
 /// The number of files, directories and so on in a dataset or snapshot: every owner's.
 fn objects(datasets: &Datasets, name: &str) -> Result<u64, Failure> {
-    // Of a dataset that is mounted nowhere one program at a time can do that.
+    // Of a snapshot, which is mounted nowhere, one program at a time can do that.
     let output = datasets.patiently(&["userspace", "-Hnp", "-o", "objused", name])?;
     let text = String::from_utf8_lossy(&output);
     Ok(text
@@ -78,15 +78,19 @@ mod tests {
 
     #[test]
     fn another_program_that_counts_is_waited_for() {
-        let busy = "!cannot get used/quota for tank/c/y: dataset is busy";
+        let busy = "!cannot get used/quota for tank/c/y@7: dataset is busy";
         let script = Script::new(&[
             ("zpool sync tank", ""),
-            ("zfs list -Hp -o usedbydataset,origin tank/c/y", "9\t-\n"),
-            ("zfs userspace -Hnp -o objused tank/c/y", busy),
-            ("zfs userspace -Hnp -o objused tank/c/y", "7\n"),
+            (
+                "zfs list -Hp -o usedbydataset,origin tank/c/x",
+                "9\ttank/c/y@7\n",
+            ),
+            ("zfs userspace -Hnp -o objused tank/c/x", "7\n"),
+            ("zfs userspace -Hnp -o objused tank/c/y@7", busy),
+            ("zfs userspace -Hnp -o objused tank/c/y@7", "5\n"),
         ]);
-        let usage = of(&Datasets::new(script.clone()), "tank/c/y").unwrap();
-        assert_eq!((usage.bytes, usage.inodes), (9, 7));
+        let usage = of(&Datasets::new(script.clone()), "tank/c/x").unwrap();
+        assert_eq!((usage.bytes, usage.inodes), (9, 2));
         script.finish();
     }
 

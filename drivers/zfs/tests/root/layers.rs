@@ -234,8 +234,7 @@ fn root_a_layer_that_is_in_use_is_out_of_the_way_and_its_user_is_named() {
     store.assert_only(&[]);
 }
 
-/// Counting the files of a dataset and mounting it both need it for themselves while it is mounted
-/// nowhere.
+/// Counting the files of a dataset that is mounted nowhere, and mounting it, need it for themselves.
 #[test]
 #[ignore = "needs zfs: `cargo xtask zfs` runs it"]
 fn root_a_layer_is_counted_mounted_and_synced_by_all_at_the_same_time() {
@@ -243,16 +242,17 @@ fn root_a_layer_is_counted_mounted_and_synced_by_all_at_the_same_time() {
     let store = Store::new();
     let driver = store.open();
     driver.create(&layer("base", None)).unwrap();
-    let usage = driver.usage(&id("base")).unwrap();
+    driver.create(&container("top", Some("base"))).unwrap();
+    let usage = driver.usage(&id("top")).unwrap();
     let plan = driver
-        .mount_plan(&id("base"), &MountRequest::default())
+        .mount_plan(&id("top"), &MountRequest::default())
         .unwrap();
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let other = store.open();
                 for _ in 0..ROUNDS {
-                    assert_eq!(other.usage(&id("base")).unwrap(), usage);
+                    assert_eq!(other.usage(&id("top")).unwrap(), usage);
                 }
             });
         }
@@ -264,9 +264,9 @@ fn root_a_layer_is_counted_mounted_and_synced_by_all_at_the_same_time() {
         });
         scope.spawn(|| {
             for _ in 0..ROUNDS * 5 {
-                driver.sync(&id("base")).unwrap();
+                driver.sync(&id("top")).unwrap();
             }
         });
     });
-    driver.released(&id("base")).unwrap();
+    driver.released(&id("top")).unwrap();
 }
