@@ -12,7 +12,10 @@ use super::{
     mounts::UnmountOptions,
     options::{Shared, driver_id},
 };
-use crate::{Error, ErrorKind, IoContext, Result, plugin::DriverHandle};
+use crate::{
+    Error, ErrorKind, IoContext, Result,
+    plugin::{DESCRIPTORS, DriverHandle},
+};
 
 /// What has been removed from the store and is still to be deleted.
 ///
@@ -243,11 +246,13 @@ impl Shared {
         }
         let mut looking = Looking::with(driver);
         let directory = looking.unpack_target(id)?.directory;
-        if !self
+        // A driver may show a layer of its own without a place in the store.
+        let mut own = self
             .dir
             .parent()
-            .is_some_and(|root| directory.starts_with(root))
-        {
+            .into_iter()
+            .chain([Path::new(DESCRIPTORS)]);
+        if !own.any(|place| directory.starts_with(place)) {
             return Ok(());
         }
         for entry in fs::read_dir(&directory).at("cannot list", &directory)? {

@@ -60,7 +60,7 @@ struct Guarded {
 }
 
 /// Directories that are mounted nowhere are named by descriptors.
-const DESCRIPTORS: &str = "/proc/self/fd";
+pub(crate) const DESCRIPTORS: &str = "/proc/self/fd";
 
 /// What an operation does, for the poisoning rule.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ mod trust;
 
 pub use elf::ElfProblem;
 pub use error::{PluginError, Suspect};
+pub(crate) use guard::DESCRIPTORS;
 pub use guard::{DriverHandle, Origin};
 pub use host::tracing_host;
 pub use loader::load_plugin;
