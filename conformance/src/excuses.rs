@@ -67,6 +67,7 @@ excuses! {
         |known| known.declares("staging") || known.declares("deferred_removal");
     NO_OWN_FILES "no-own-files" "the driver keeps no file of its own beside the layers' content"
         |_| false;
+    NO_DIRECTORY "no-directory" "no directory in the home holds a layer's content" |_| false;
     SHALLOW "shallow" "the declared depth is below 500 layers"
         |known| known.depth.is_none_or(|depth| depth >= DEPTH);
     NOT_IN_GO "not-in-go" "containers-storage has no such driver for the file system" |_| false;

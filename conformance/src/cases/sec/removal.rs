@@ -18,6 +18,7 @@ use crate::{
     Case, Site, Target,
     case::{Failure, Outcome, case, demand},
     cases::lifecycle::sample,
+    excuses,
     target::layer_id,
 };
 
@@ -133,6 +134,8 @@ fn own_directories(driver: &DriverHandle, home: &Path, id: &str) -> Result<Vec<P
             }
         }
     }
+    // What a driver shows without a place has no name that could be given to something else.
+    found.retain(|place| place.starts_with(home));
     found.sort();
     found.dedup();
     Ok(found)
@@ -143,6 +146,12 @@ fn layer_is_a_link(target: &mut Target) -> Outcome {
     target.create("probe-layer", None)?;
     let places = own_directories(&target.driver, &target.home(), "probe-layer")?;
     target.delete("probe-layer")?;
+    if places.is_empty() {
+        return Err(Failure::not_applicable(
+            excuses::NO_DIRECTORY,
+            "nothing in the home is called like a layer",
+        ));
+    }
     for (number, _) in places.iter().enumerate() {
         target.create("probe-layer", None)?;
         // Names inside may be drawn anew each time.
