@@ -246,13 +246,10 @@ impl Shared {
         }
         let mut looking = Looking::with(driver);
         let directory = looking.unpack_target(id)?.directory;
+        let in_store = |root| directory.starts_with(root);
         // A driver may show a layer of its own without a place in the store.
-        let mut own = self
-            .dir
-            .parent()
-            .into_iter()
-            .chain([Path::new(DESCRIPTORS)]);
-        if !own.any(|place| directory.starts_with(place)) {
+        let shown = directory.starts_with(DESCRIPTORS);
+        if !shown && !self.dir.parent().is_some_and(in_store) {
             return Ok(());
         }
         for entry in fs::read_dir(&directory).at("cannot list", &directory)? {

@@ -17,6 +17,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// Those of `attempt`: at once where `is_busy` says no, after `patience` otherwise.
+///
+/// # Panics
+/// When the clock cannot tell so late a time as the end of `patience`.
 pub fn while_busy<T, E>(
     patience: Duration,
     is_busy: impl Fn(&E) -> bool,
