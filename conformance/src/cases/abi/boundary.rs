@@ -10,7 +10,7 @@ use std::{
 };
 
 use plywood::sdk::{
-    CreateRequest, Driver, DriverError, DriverErrorCode, Host, LogLevel, MountPlan, MountRequest,
+    CreateRequest, DiffView, DriverError, DriverErrorCode, Host, LogLevel, MountPlan, MountRequest,
 };
 
 use super::{life, loaded, request};
@@ -141,12 +141,12 @@ fn answers(site: &Site, _: &[String]) -> Outcome {
     target.create("child", Some("base"))?;
     let driver = target.driver.unguarded();
     for _ in 0..200 {
-        round(driver)?;
+        round(&target)?;
     }
     let before = resident()?;
     let metadata = driver.metadata(&layer_id("child"))?;
     for _ in 0..ROUNDS {
-        round(driver)?;
+        round(&target)?;
     }
     same!(
         metadata,
@@ -164,7 +164,8 @@ fn answers(site: &Site, _: &[String]) -> Outcome {
     Ok(())
 }
 
-fn round(driver: &dyn Driver) -> Outcome {
+fn round(target: &Target) -> Outcome {
+    let driver = target.driver.unguarded();
     let (base, child, unknown) = (layer_id("base"), layer_id("child"), layer_id("unknown"));
     let expect = |plan: MountPlan| match plan {
         MountPlan::Mounts(mounts) if mounts.steps.is_empty() => {
@@ -176,9 +177,15 @@ fn round(driver: &dyn Driver) -> Outcome {
     driver.metadata(&child)?;
     expect(driver.mount_plan(&child, &MountRequest::default())?)?;
     driver.released(&child)?;
-    driver.unpack_target(&child)?;
-    driver.diff_view(&child, Some(&base))?;
-    driver.content_roots(&child)?;
+    let mut shown = vec![driver.unpack_target(&child)?.directory];
+    if let DiffView::Trees { tree, parent } = driver.diff_view(&child, Some(&base))? {
+        shown.push(tree);
+        shown.extend(parent);
+    }
+    shown.extend(driver.content_roots(&child)?);
+    for directory in shown {
+        target.driver.let_go(&directory)?;
+    }
     if driver.capabilities().list {
         driver.list()?;
     }
