@@ -398,8 +398,10 @@ fn machine(options: &Options, job: &Path) -> Command {
             path.display()
         )
     };
-    let mut command = Command::new("qemu-system-x86_64");
+    // The machine ends with this process, however that ends.
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
         .args([
             "-nodefaults",
             "-no-reboot",
