@@ -13,33 +13,68 @@ type Ancestor = (String, Option<String>);
 
 /// The snapshot at which two datasets were the same for the last time; `None` when they have no
 /// common origin.
+///
+/// # Behavior
+/// - Both lines are followed by turns until they meet: between a layer and its parent that takes one
+///   question, however many layers there are below.
 pub(crate) fn common(datasets: &Datasets, one: &str, other: &str) -> Result<Option<String>> {
-    let (one, other) = (line(datasets, one)?, line(datasets, other)?);
-    for (name, left) in &one {
-        let Some((_, right)) = other.iter().find(|(found, _)| found == name) else {
-            continue;
+    if one == other {
+        return Ok(None);
+    }
+    let mut lines = [Line::of(one), Line::of(other)];
+    let mut turn = 0;
+    while lines.iter().any(|line| !line.ended) {
+        let [line, opposite] = &mut lines;
+        let (line, opposite) = if turn == 0 {
+            (line, opposite)
+        } else {
+            (opposite, line)
         };
-        return match (left, right) {
-            (Some(left), Some(right)) if left != right => older(datasets, left, right).map(Some),
-            (snapshot, None) | (_, snapshot) => Ok(snapshot.clone()),
-        };
+        if let Some((name, left)) = line.follow(datasets)?
+            && let Some((_, right)) = opposite.known.iter().find(|(found, _)| found == name)
+        {
+            return match (left, right) {
+                (Some(left), Some(right)) if left != right => {
+                    older(datasets, left, right).map(Some)
+                }
+                (snapshot, None) | (_, snapshot) => Ok(snapshot.clone()),
+            };
+        }
+        turn = 1 - turn;
     }
     Ok(None)
 }
 
-/// A dataset, what it is a clone of, what that is a clone of, and so on.
-fn line(datasets: &Datasets, name: &str) -> Result<Vec<Ancestor>> {
-    let mut line: Vec<Ancestor> = vec![(name.to_owned(), None)];
-    while line.len() < LONGEST {
-        let name = &line[line.len() - 1].0;
-        let found = datasets.properties(name, &["origin"]);
-        let origin = found.map_err(|failure| failure.about(name))?.swap_remove(0);
-        match origin.split_once('@') {
-            Some((above, _)) => line.push((above.to_owned(), Some(origin))),
-            None => break,
+/// A dataset, what it is a clone of, what that is a clone of, and so on, as far as it is known.
+struct Line {
+    known: Vec<Ancestor>,
+    ended: bool,
+}
+
+impl Line {
+    fn of(name: &str) -> Self {
+        Self {
+            known: vec![(name.to_owned(), None)],
+            ended: false,
         }
     }
-    Ok(line)
+
+    /// Looks one further; `None` at the end.
+    fn follow(&mut self, datasets: &Datasets) -> Result<Option<&Ancestor>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let name = &self.known[self.known.len() - 1].0;
+        let found = datasets.properties(name, &["origin"]);
+        let origin = found.map_err(|failure| failure.about(name))?.swap_remove(0);
+        let Some((above, _)) = origin.split_once('@') else {
+            self.ended = true;
+            return Ok(None);
+        };
+        self.known.push((above.to_owned(), Some(origin)));
+        self.ended = self.known.len() == LONGEST;
+        Ok(self.known.last())
+    }
 }
 
 /// The older one of two snapshots of a dataset.
@@ -65,17 +100,19 @@ mod tests {
     fn datasets_split_at_the_older_snapshot_of_what_they_have_in_common() {
         let origin = |name: &str| format!("zfs list -Hp -o origin {name}");
         let script = Script::new(&[
-            // A child and its parent.
+            // A child and its parent, both ways round; what is below the parent is not asked for.
             (&origin("p/child"), "p/base@2\n"),
-            (&origin("p/base"), "-\n"),
-            (&origin("p/base"), "-\n"),
+            (&origin("p/base"), "p/below@1\n"),
+            (&origin("p/child"), "p/base@2\n"),
+            // A layer and what is two below it.
+            (&origin("p/child"), "p/base@2\n"),
+            (&origin("p/below"), "-\n"),
+            (&origin("p/base"), "p/below@1\n"),
             // Two children of one parent.
             (&origin("p/child"), "p/base@2\n"),
-            (&origin("p/base"), "-\n"),
             (&origin("p/other"), "p/base@1\n"),
-            (&origin("p/base"), "-\n"),
-            ("zfs list -Hp -o createtxg p/base@2", "40\n"),
             ("zfs list -Hp -o createtxg p/base@1", "30\n"),
+            ("zfs list -Hp -o createtxg p/base@2", "40\n"),
             // Strangers.
             (&origin("p/base"), "-\n"),
             (&origin("p/x"), "-\n"),
@@ -83,6 +120,8 @@ mod tests {
         let datasets = Datasets::impatient(script.clone());
         let found = |one: &str, other: &str| common(&datasets, one, other).unwrap();
         assert_eq!(found("p/child", "p/base").as_deref(), Some("p/base@2"));
+        assert_eq!(found("p/base", "p/child").as_deref(), Some("p/base@2"));
+        assert_eq!(found("p/child", "p/below").as_deref(), Some("p/below@1"));
         assert_eq!(found("p/child", "p/other").as_deref(), Some("p/base@1"));
         assert_eq!(found("p/base", "p/x"), None);
         script.finish();
