@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     run::build_packages(profile, &packages)?;
     let place = run::target_dir().join("zfs");
     fs::create_dir_all(&place).with_context(|| format!("cannot create `{}`", place.display()))?;
-    let mut script = String::from("set -e\nmodprobe loop\nmodprobe zfs zfs_arc_max=268435456\n");
+    let mut script = String::from("set -e\nmodprobe loop\nmodprobe zfs zfs_arc_max=1073741824\n");
     if !options.suite {
         run::build_packages(run::Profile::Dev, &["plywood-cli"])?;
         let tests = tests()?;
