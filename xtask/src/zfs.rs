@@ -6,7 +6,7 @@ use std::{fmt::Write as _, fs};
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{run, vm};
+use crate::{run, setup, vm};
 
 /// What is run.
 #[derive(Args, Debug)]
@@ -73,6 +73,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&place).with_context(|| format!("cannot create `{}`", place.display()))?;
     let mut script = String::from("set -e\nmodprobe loop\nmodprobe zfs zfs_arc_max=1073741824\n");
     if !options.suite {
+        // The machine sees this system's podman and containers-storage.
+        setup::install(setup::Need::Test)?;
         run::build_packages(run::Profile::Dev, &["plywood-cli"])?;
         let tests = tests()?;
         writeln!(

@@ -8,6 +8,8 @@ use std::{
 
 /// The pause after the first attempt; each is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// No pause is longer: between others who take turns, only who asks often gets one.
+const LONGEST_PAUSE: Duration = Duration::from_millis(80);
 
 /// Tries again until nothing is in the way, or `patience` is over; returns what the last attempt
 /// gave.
@@ -32,7 +34,7 @@ pub fn while_busy<T, E>(
         match attempt() {
             Err(error) if is_busy(&error) && !left.is_zero() => {
                 thread::sleep(pause.min(left));
-                pause *= 2;
+                pause = LONGEST_PAUSE.min(pause * 2);
             }
             other => return other,
         }
