@@ -15,21 +15,15 @@ type Ancestor = (String, Option<String>);
 /// common origin.
 ///
 /// # Behavior
-/// - Both lines are followed by turns until they meet: between a layer and its parent that takes one
-///   question, however many layers there are below.
+/// - Both lines are followed by turns until they meet: between a layer and the parent that it is a
+///   clone of that takes one question, however many layers there are below.
 pub(crate) fn common(datasets: &Datasets, one: &str, other: &str) -> Result<Option<String>> {
     if one == other {
         return Ok(None);
     }
     let mut lines = [Line::of(one), Line::of(other)];
-    let mut turn = 0;
     while lines.iter().any(|line| !line.ended) {
         let [line, opposite] = &mut lines;
-        let (line, opposite) = if turn == 0 {
-            (line, opposite)
-        } else {
-            (opposite, line)
-        };
         if let Some((name, left)) = line.follow(datasets)?
             && let Some((_, right)) = opposite.known.iter().find(|(found, _)| found == name)
         {
@@ -40,7 +34,7 @@ pub(crate) fn common(datasets: &Datasets, one: &str, other: &str) -> Result<Opti
                 (snapshot, None) | (_, snapshot) => Ok(snapshot.clone()),
             };
         }
-        turn = 1 - turn;
+        lines.swap(0, 1);
     }
     Ok(None)
 }

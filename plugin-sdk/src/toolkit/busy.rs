@@ -15,6 +15,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(80);
 /// gave.
 ///
 /// # Behavior
+/// - Between two attempts are 20 to 80 ms.
 /// - It is tried at least once, and for the last time when `patience` is over.
 ///
 /// # Errors
