@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line tool"
-)]
 
 mod certify;
 mod run;
+mod say;
 mod selftest;
 
 use std::{ffi::OsString, path::Path};
@@ -16,6 +12,8 @@ use clap::{Parser, Subcommand};
 use plywood::plugin::probe::{CHILD_COMMAND, child_main};
 
 use crate::{Entry, Level, catalogue, entry};
+
+use say::{complain, sayln};
 
 /// The property does not hold.
 pub(crate) const FAILED: u8 = 1;
@@ -95,16 +93,21 @@ pub fn main() -> i32 {
     if matches!(arguments.command, Command::Run(_) | Command::Selftest(_))
         && let Err(error) = crate::interrupt::take_signals()
     {
-        eprintln!("error: signals cannot be caught: {error}");
+        complain!("error: signals cannot be caught: {error}");
         return i32::from(HARNESS);
     }
-    i32::from(match arguments.command {
+    let code = match arguments.command {
         Command::List { planned, json } => list(planned, json),
         Command::Explain { id } => explain(&id),
         Command::Run(options) => run::run(&options, &raw),
         Command::Selftest(options) => selftest::selftest(&options),
         Command::Certify(options) => certify::certify(&options),
         Command::Verify(options) => certify::verify(&options),
+    };
+    i32::from(if code == 0 && say::failed() {
+        HARNESS
+    } else {
+        code
     })
 }
 
@@ -114,11 +117,11 @@ fn list(planned: bool, json: bool) -> u8 {
         .filter(|entry| planned || entry.since.is_some());
     if json {
         let rows: Vec<_> = entries.map(as_json).collect();
-        println!("{}", serde_json::Value::from(rows));
+        sayln!("{}", serde_json::Value::from(rows));
         return 0;
     }
     for entry in entries {
-        println!(
+        sayln!(
             "{}  {:<4}{:<30}{:<20}{}",
             entry.id,
             entry.level.word(),
@@ -150,9 +153,9 @@ fn explain(id: &str) -> u8 {
             "there is no case `{id}`; `plywood-conformance list` shows all"
         ));
     };
-    println!("{}  {}", entry.id, entry.name);
-    println!("asserts   {}", entry.asserts);
-    println!(
+    sayln!("{}  {}", entry.id, entry.name);
+    sayln!("asserts   {}", entry.asserts);
+    sayln!(
         "binds     {}",
         match (entry.level, entry.gate) {
             (Level::Mandatory, None) => "every driver".to_owned(),
@@ -163,21 +166,21 @@ fn explain(id: &str) -> u8 {
         }
     );
     if let Some(excuse) = entry.excuse {
-        println!("unless    {} ({})", excuse.text, excuse.name);
+        sayln!("unless    {} ({})", excuse.text, excuse.name);
     }
     if !entry.needs.is_empty() {
-        println!("needs     {}", entry.needs.join(", "));
+        sayln!("needs     {}", entry.needs.join(", "));
     }
     if !entry.groups.is_empty() {
-        println!("sets      {}", entry.groups.join(", "));
+        sayln!("sets      {}", entry.groups.join(", "));
     }
-    println!("at most   {} s", entry.timeout.as_secs());
+    sayln!("at most   {} s", entry.timeout.as_secs());
     match (entry.since, entry.level) {
-        (None, _) => println!("since     planned, not written yet"),
+        (None, _) => sayln!("since     planned, not written yet"),
         (Some(since), Level::Host) => {
-            println!("since     {since}\nalone     plywood-conformance selftest --only {id}");
+            sayln!("since     {since}\nalone     plywood-conformance selftest --only {id}");
         }
-        (Some(since), _) => println!(
+        (Some(since), _) => sayln!(
             "since     {since}\nalone     plywood-conformance run PLUGIN.so --only {id} --keep-on-fail"
         ),
     }
@@ -186,6 +189,6 @@ fn explain(id: &str) -> u8 {
 
 /// Says what is wrong with the command line.
 fn usage(text: &str) -> u8 {
-    eprintln!("error: {text}");
+    complain!("error: {text}");
     USAGE
 }

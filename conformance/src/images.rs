@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::scratch::Mounted;
+use crate::scratch::{Mounted, Spec};
 
 /// What must be free before images are put into memory: full runs keep less
 /// than 2 GiB at once, and the cases themselves need memory, too.
@@ -45,12 +45,25 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// Memory when it was asked for, or when nothing was and enough of it is free, else `work`.
+    /// Refuses memory for a pool, whose image the kernel's threads open, which do not see it.
+    pub(crate) fn check(wanted: Option<&str>, specs: &[Spec]) -> Result<(), String> {
+        match specs.iter().find(|spec| spec.is_pool()) {
+            Some(pool) if wanted == Some(MEMORY) => Err(format!(
+                "`{pool}` cannot lie in memory of the suite's own, which the kernel's threads do \
+                 not see: use `--images /dev/shm`"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Memory when it was asked for, or when nothing was, enough of it is free and none of `specs`
+    /// is a pool; else `work`.
     ///
     /// # Behavior
     /// - To be called in a mount namespace of the suite's own, with which the memory goes away.
-    pub(crate) fn make(wanted: Option<&str>, work: &Path) -> io::Result<Self> {
-        if wanted == Some(MEMORY) || (wanted.is_none() && available()? >= ENOUGH) {
+    pub(crate) fn make(wanted: Option<&str>, work: &Path, specs: &[Spec]) -> io::Result<Self> {
+        let freely = wanted.is_none() && !specs.iter().any(Spec::is_pool);
+        if wanted == Some(MEMORY) || (freely && available()? >= ENOUGH) {
             return Self::in_memory(work);
         }
         let shown = work.parent().unwrap_or(work).display().to_string();
@@ -98,11 +111,24 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let wanted = place.path().to_str().unwrap();
         let own = work(Some(wanted)).unwrap();
-        let images = Images::make(Some(wanted), own.path()).unwrap();
+        let images = Images::make(Some(wanted), own.path(), &[]).unwrap();
         assert_eq!(images.path, own.path());
         assert_eq!(images.shown, wanted);
         let missing = format!("{wanted}/missing");
         let error = work(Some(&missing)).unwrap_err();
         assert!(error.to_string().contains(&missing), "{error}");
+    }
+
+    #[test]
+    fn a_pool_is_never_put_into_memory_that_only_the_suite_sees() {
+        let place = tempfile::tempdir().unwrap();
+        let specs = ["loop:ext4", "loop:zfs+compression=off"].map(|text| text.parse().unwrap());
+        let images = Images::make(None, place.path(), &specs).unwrap();
+        assert_eq!(images.path, place.path());
+        let refusal = Images::check(Some(MEMORY), &specs).unwrap_err();
+        assert!(refusal.contains("`loop:zfs+compression=off`"), "{refusal}");
+        assert!(refusal.contains("--images /dev/shm"), "{refusal}");
+        assert_eq!(Images::check(Some(MEMORY), &specs[..1]), Ok(()));
+        assert_eq!(Images::check(None, &specs), Ok(()));
     }
 }

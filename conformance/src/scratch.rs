@@ -37,6 +37,17 @@ pub enum Spec {
     Memory,
 }
 
+impl Spec {
+    /// Whether it is a pool, whose image the kernel itself opens by name.
+    ///
+    /// # Behavior
+    /// - The kernel's threads see no mount that was made in a mount namespace, so the image must
+    ///   not lie on one.
+    pub(crate) fn is_pool(&self) -> bool {
+        matches!(self, Self::Loop { fstype, .. } if fstype == pool::FSTYPE)
+    }
+}
+
 impl FromStr for Spec {
     type Err = String;
 
@@ -205,7 +216,7 @@ impl Scratch {
     /// [`ScratchError`]; what could be made is used.
     pub fn widen(&mut self, jobs: usize, work: &Path) -> Result<(), ScratchError> {
         match &self.spec {
-            Spec::Loop { fstype, .. } if fstype != "zfs" => {}
+            Spec::Loop { .. } if !self.spec.is_pool() => {}
             _ => return Ok(()),
         }
         let spec = &self.spec;
@@ -294,7 +305,7 @@ impl Mounted {
         let file = fs::File::create(&image).map_err(|error| failed("preparing", &error))?;
         file.set_len(bytes)
             .map_err(|error| failed("preparing", &error))?;
-        let pool = if fstype == "zfs" {
+        let pool = if fstype == pool::FSTYPE {
             Some(pool::create(&image, point, options)?)
         } else {
             make_filesystem(fstype, &image)?;

@@ -10,7 +10,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
 };
 
@@ -226,6 +226,42 @@ fn a_selection_that_selects_nothing_is_refused() {
         let said = said(&mut suite(&[command, "--nosuch"]));
         assert_eq!(said.code, Some(4), "{command}: {}", said.err);
     }
+}
+
+#[test]
+fn who_reads_no_further_makes_no_failure() {
+    let mut list = suite(&["list", "--planned"]);
+    let mut child = list
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn what_cannot_be_written_is_said_once_and_is_a_failure() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let said = said(suite(&["list"]).stdout(full));
+    assert_eq!(
+        said.err.matches("cannot write to standard output").count(),
+        1,
+        "{}",
+        said.err
+    );
+    assert_eq!(said.code, Some(3));
+}
+
+#[test]
+fn memory_that_only_the_suite_sees_is_refused_for_a_pool() {
+    let minimal = minimal().to_str().unwrap();
+    refused(
+        &[minimal, "--scratch", "loop:zfs", "--images", "memory"],
+        &["`loop:zfs`", "--images /dev/shm"],
+    );
 }
 
 #[test]

@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `plywood-conformance certify` and `verify`.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line tool"
-)]
 
 use std::{
     fs,
@@ -12,7 +7,11 @@ use std::{
     process::Command,
 };
 
-use super::{FAILED, HARNESS, usage};
+use super::{
+    FAILED, HARNESS,
+    say::{complain, sayln},
+    usage,
+};
 use crate::{
     certificate::{self, Envelope, SelftestRecord},
     describe::sha256,
@@ -54,13 +53,13 @@ pub(super) struct VerifyOptions {
 pub(super) fn certify(options: &CertifyOptions) -> u8 {
     match try_certify(options) {
         Ok(Ok(text)) => {
-            println!("{text}");
+            sayln!("{text}");
             0
         }
         Ok(Err(objections)) => {
-            eprintln!("error: there is no certificate for these results");
+            complain!("error: there is no certificate for these results");
             for objection in objections {
-                eprintln!("  - {objection}");
+                complain!("  - {objection}");
             }
             FAILED
         }
@@ -124,9 +123,9 @@ pub(super) fn verify(options: &VerifyOptions) -> u8 {
     match try_verify(options) {
         Ok(objections) if objections.is_empty() => rerun(options),
         Ok(objections) => {
-            eprintln!("error: `{}` does not hold", options.certificate.display());
+            complain!("error: `{}` does not hold", options.certificate.display());
             for objection in objections {
-                eprintln!("  - {objection}");
+                complain!("  - {objection}");
             }
             FAILED
         }
@@ -161,12 +160,12 @@ fn try_verify(options: &VerifyOptions) -> Result<Objections, String> {
         objections.extend(chain(report, &results.run.events_sha256)?);
     }
     if objections.is_empty() {
-        println!(
+        sayln!(
             "{}",
             certificate::in_words(&statement, &envelope.issuers())?
         );
         if options.no_signature {
-            println!("the signature was not looked at: anybody can have written this");
+            sayln!("the signature was not looked at: anybody can have written this");
         }
     }
     Ok(objections)
@@ -196,7 +195,7 @@ fn rerun(options: &VerifyOptions) -> u8 {
             .and_then(|code| u8::try_from(code).ok())
             .unwrap_or(HARNESS),
         Err(error) => {
-            eprintln!("error: {error}");
+            complain!("error: {error}");
             HARNESS
         }
     }

@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `plywood-conformance run`.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line tool"
-)]
 
 use std::{
     ffi::OsString,
@@ -19,7 +14,11 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use super::{HARNESS, usage};
+use super::{
+    HARNESS,
+    say::{complain, say, sayln},
+    usage,
+};
 use crate::{
     Entry, GATES, Options, Outcome, Results, Scratch, ScratchError, Source, Spec, Status,
     catalogue, describe, entry,
@@ -42,7 +41,7 @@ pub(super) struct RunOptions {
     #[arg(long, value_delimiter = ',', value_name = "SCRATCH")]
     scratch: Vec<String>,
     /// Where the suite's own files lie, images of loop file systems too: a directory or `memory`;
-    /// memory for images when there is enough of it, and else /var/tmp.
+    /// memory for images when there is enough of it and none is a pool's, and else /var/tmp.
     #[arg(long, value_name = "PLACE")]
     images: Option<String>,
     /// Only cases whose id matches; `*` stands for anything.
@@ -117,7 +116,7 @@ pub(super) fn run(options: &RunOptions, raw: &[OsString]) -> u8 {
         Ok(results) => results.exit_code(),
         Err(Refusal(super::USAGE, text)) => usage(&text),
         Err(Refusal(code, text)) => {
-            eprintln!("error: {text}");
+            complain!("error: {text}");
             code
         }
     }
@@ -131,6 +130,7 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
     let source = source(options)?;
     let cases = selection(options)?;
     let specs = specs(options)?;
+    Images::check(options.images.as_deref(), &specs).map_err(wrong)?;
     let waivers = waivers(options.known_failures.as_deref())?;
     let plugin = describe::plugin(&source).map_err(wrong)?;
     if !nix::unistd::geteuid().is_root() {
@@ -139,7 +139,7 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
     }
     own_mounts()?;
     let work = images::work(options.images.as_deref())?;
-    let images = Images::make(options.images.as_deref(), work.path())?;
+    let images = Images::make(options.images.as_deref(), work.path(), &specs)?;
     let (scratches, unavailable) = scratches(&specs, &images.path)?;
     let reasons: Vec<_> = unavailable.values().map(String::as_str).collect();
     let nowhere = scratches.is_empty().then(|| reasons.join("; "));
@@ -155,7 +155,7 @@ fn try_run(options: &RunOptions, raw: &[OsString]) -> Result<Results, Refusal> {
     for scratch in &scratches {
         let description = describe::open(&source, &options.options, scratch)?;
         if let Some(refusal) = description.refusal {
-            eprintln!(
+            complain!(
                 "{}: the driver cannot be opened: {refusal}",
                 scratch.backing.spec
             );
@@ -347,7 +347,7 @@ pub(super) fn own_mounts() -> Result<(), Refusal> {
 /// Gives each case at work a file system for itself, where that makes it faster.
 fn widen(scratch: &mut Scratch, jobs: usize, images: &Path) {
     if let Err(error) = scratch.widen(jobs, images) {
-        eprintln!("warning: {error}; cases at work share what file systems there are");
+        complain!("warning: {error}; cases at work share what file systems there are");
     }
 }
 
@@ -440,13 +440,13 @@ impl Display {
             return;
         }
         let (suite, plugin, host) = (&results.suite, &results.plugin, &results.environment);
-        println!(
+        sayln!(
             "plywood-conformance {}  catalogue sha256:{}  seed {:#x}",
             suite.version,
             &suite.catalogue_sha256[..12],
             results.run.seed
         );
-        println!(
+        sayln!(
             "driver   {} {} by {}  abi {}  sha256:{}",
             plugin.name,
             plugin.version,
@@ -454,17 +454,20 @@ impl Display {
             plugin.abi,
             plugin.sha256.get(..12).unwrap_or_default()
         );
-        println!(
+        sayln!(
             "host     Linux {} {}  {}  cpus {}",
-            host.kernel, host.arch, host.libc, host.cpus
+            host.kernel,
+            host.arch,
+            host.libc,
+            host.cpus
         );
         for scratch in &host.scratch {
-            println!("scratch  {} ({})", scratch.spec, scratch.fstype);
+            sayln!("scratch  {} ({})", scratch.spec, scratch.fstype);
         }
         if !host.images.is_empty() {
-            println!("images   {}", host.images);
+            sayln!("images   {}", host.images);
         }
-        println!("declares {}\n", plugin.capabilities.join(" "));
+        sayln!("declares {}\n", plugin.capabilities.join(" "));
     }
 
     fn outcome(&self, outcome: &Outcome, results: &Results) {
@@ -473,25 +476,25 @@ impl Display {
         }
         let bad = [Status::Fail, Status::Error, Status::Xpass].contains(&outcome.status);
         if self.verbose {
-            println!("{}", self.terminal.line(outcome));
+            sayln!("{}", self.terminal.line(outcome));
         }
         if bad {
             let again = results.again(&outcome.id);
-            print!("{}", self.terminal.failure(outcome, &again));
+            say!("{}", self.terminal.failure(outcome, &again));
         }
     }
 
     fn tail(&self, results: &Results, out: Option<&Path>) {
         if self.quiet {
             match serde_json::to_string(results) {
-                Ok(text) => println!("{text}"),
-                Err(error) => eprintln!("error: {error}"),
+                Ok(text) => sayln!("{text}"),
+                Err(error) => complain!("error: {error}"),
             }
             return;
         }
-        print!("\n{}", report::summary(results));
+        say!("\n{}", report::summary(results));
         let place = out.map(|out| format!("   {}", out.join("report.html").display()));
-        println!("RESULT: {}{}", results.verdict(), place.unwrap_or_default());
+        sayln!("RESULT: {}{}", results.verdict(), place.unwrap_or_default());
     }
 }
 

@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `plywood-conformance selftest`.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line tool"
-)]
 
-use std::{fs, io, path::PathBuf, time::Instant};
+use std::{fs, io, path::PathBuf, slice, time::Instant};
 
 use plywood_conformance_faulty::FAULTS;
 
 use super::{
     HARNESS, USAGE,
     run::{matches, own_mounts, usual_jobs},
+    say::{complain, say, sayln},
 };
 use crate::{
     Scratch, Spec, case,
@@ -52,6 +48,12 @@ pub(super) struct SelftestOptions {
     sabotage: Option<String>,
 }
 
+impl SelftestOptions {
+    fn specs(&self) -> &[Spec] {
+        slice::from_ref(&self.scratch)
+    }
+}
+
 /// How many of one kind were run, and how many were as they should be.
 #[derive(Default)]
 struct Count {
@@ -72,24 +74,25 @@ impl Count {
 
 pub(super) fn selftest(options: &SelftestOptions) -> u8 {
     if options.matrix {
-        print!("{}", selftest::matrix());
+        say!("{}", selftest::matrix());
         return 0;
     }
     if let Err(text) = check(options) {
-        eprintln!("error: {text}");
+        complain!("error: {text}");
         return USAGE;
     }
     match try_selftest(options) {
         Ok(true) => 0,
         Ok(false) => HARNESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            complain!("error: {error}");
             HARNESS
         }
     }
 }
 
 fn check(options: &SelftestOptions) -> Result<(), String> {
+    Images::check(options.images.as_deref(), options.specs())?;
     let known = |pattern: &str| {
         let host = selftest::all().into_iter().map(|case| case.id);
         let faults = FAULTS.iter().map(|fault| fault.name);
@@ -119,7 +122,7 @@ fn try_selftest(options: &SelftestOptions) -> io::Result<bool> {
     }
     own_mounts().map_err(|refusal| io::Error::other(refusal.1))?;
     let work = images::work(options.images.as_deref())?;
-    let images = Images::make(options.images.as_deref(), work.path())?;
+    let images = Images::make(options.images.as_deref(), work.path(), options.specs())?;
     let scratch = Scratch::make(&options.scratch, &images.path).map_err(io::Error::other)?;
     let jobs = options.jobs.unwrap_or_else(usual_jobs).max(1);
     let mut lab = Lab::new(&scratch, work.path(), jobs);
@@ -130,11 +133,11 @@ fn try_selftest(options: &SelftestOptions) -> io::Result<bool> {
     let host = host_cases(&lab, &wanted);
     let faults = faults(&lab, &wanted);
     let reference = wanted(REFERENCE).then(|| reference(&lab, options.quick));
-    println!();
+    sayln!();
     if host.run > 0 {
-        println!("{} of {} host cases pass", host.good, host.run);
+        sayln!("{} of {} host cases pass", host.good, host.run);
     }
-    println!(
+    sayln!(
         "{} of {} faults caught, reference {}",
         faults.good,
         faults.run,
@@ -175,12 +178,12 @@ fn host_cases(lab: &Lab<'_>, wanted: &dyn Fn(&str) -> bool) -> Count {
         let seconds = start.elapsed().as_secs_f32();
         count.add(outcome.is_ok());
         match outcome {
-            Ok(()) => println!("PASS   {}  {name}  ({seconds:.1} s)", case.id),
+            Ok(()) => sayln!("PASS   {}  {name}  ({seconds:.1} s)", case.id),
             Err(failure) => {
-                println!("FAIL   {}  {name}  ({seconds:.1} s)", case.id);
-                println!("       {}", failure.text);
+                sayln!("FAIL   {}  {name}  ({seconds:.1} s)", case.id);
+                sayln!("       {}", failure.text);
                 if let (Some(expected), Some(actual)) = (failure.expected, failure.actual) {
-                    println!("       expected {expected}\n       got      {actual}");
+                    sayln!("       expected {expected}\n       got      {actual}");
                 }
             }
         }
@@ -196,7 +199,7 @@ fn faults(lab: &Lab<'_>, wanted: &dyn Fn(&str) -> bool) -> Count {
         match caught {
             Caught::By(outcomes) => {
                 for outcome in outcomes {
-                    println!(
+                    sayln!(
                         "caught {:<32}by {}: {}",
                         fault.name,
                         outcome.id,
@@ -205,8 +208,8 @@ fn faults(lab: &Lab<'_>, wanted: &dyn Fn(&str) -> bool) -> Count {
                 }
             }
             Caught::Not(why) => {
-                println!("MISSED {:<32}{}", fault.name, first_line(&why));
-                println!("       its fault: {}", fault.text);
+                sayln!("MISSED {:<32}{}", fault.name, first_line(&why));
+                sayln!("       its fault: {}", fault.text);
             }
         }
     }
@@ -225,17 +228,17 @@ fn first_line(text: &str) -> String {
 fn reference(lab: &Lab<'_>, quick: bool) -> bool {
     let (count, wrong) = selftest::reference(lab, quick);
     for outcome in &wrong {
-        println!(
+        sayln!(
             "RED    {REFERENCE}  {} {}: {}",
             outcome.id,
             outcome.status.word(),
             outcome.message
         );
         if let (Some(expected), Some(actual)) = (&outcome.expected, &outcome.actual) {
-            println!("       expected {expected}\n       got      {actual}");
+            sayln!("       expected {expected}\n       got      {actual}");
         }
     }
-    println!(
+    sayln!(
         "{REFERENCE}: {} of {count} cases as they should be",
         count - wrong.len()
     );

@@ -24,7 +24,7 @@ use plywood::sdk::toolkit::{
 
 use super::{ScratchError, is_in_memory};
 
-const FSTYPE: &str = "zfs";
+pub(super) const FSTYPE: &str = "zfs";
 
 /// The number of zfs in `statfs(2)`.
 const MAGIC: nix::libc::__fsword_t = 0x2fc1_2fc1;
@@ -71,7 +71,16 @@ pub(super) fn create(
             "the kernel has no zfs: {text}"
         )));
     }
-    Err(ScratchError::Failed(format!("making a pool: {text}")))
+    // What the kernel could not find is the image: `zpool` itself has looked at it before.
+    let hint = if text.contains("no such pool") {
+        format!(
+            "; `{}` must not lie on a mount that only this process sees: choose with `--images`",
+            image.display()
+        )
+    } else {
+        String::new()
+    };
+    Err(ScratchError::Failed(format!("making a pool: {text}{hint}")))
 }
 
 /// Destroys a pool with everything in it.
