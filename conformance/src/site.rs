@@ -286,6 +286,9 @@ impl Peer {
 
     fn outcome(&self, status: ExitStatus) -> Outcome {
         let messages = wire::read(&self.messages)?;
+        for (name, value) in &messages.measures {
+            wire::measure(name, *value)?;
+        }
         let last = messages.steps.last();
         match messages.verdict {
             Some(verdict) if verdict.status == Status::Pass => {
