@@ -8,7 +8,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    io::Read as _,
+    io::{Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -296,6 +296,11 @@ fn quoted(word: &str) -> String {
 }
 
 /// What the machine runs.
+///
+/// # Behavior
+/// - The libraries that its short commands load lie in its memory: on the file system that it shares
+///   with the host each of them is asked for over and over, and starting `zfs` takes three times as
+///   long.
 fn script(options: &Options) -> Result<String> {
     let folder = run::workspace();
     let folder = folder.to_str().context("the workspace's path is no text")?;
@@ -303,6 +308,10 @@ fn script(options: &Options) -> Result<String> {
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          for d in sbin lib/x86_64-linux-gnu; do\n\
          for f in {ZFS}/$d/* {ZFS}/usr/$d/*; do [ ! -f $f ] || ln -sf $f /usr/$d/; done; done\n\
+         mkdir /run/libraries\n\
+         for f in $(ldd /usr/sbin/zfs /usr/sbin/zpool /bin/mount /bin/bash | grep -o '=> /[^ ]*'); do\n\
+         case $f in /*) cp -Lu $f /run/libraries/;; esac; done\n\
+         export LD_LIBRARY_PATH=/run/libraries\n\
          export HOME=/root TERM=dumb\nip link set lo up 2>/dev/null\nulimit -n 65536\ncd {}\n",
         quoted(folder)
     );
@@ -363,6 +372,9 @@ const EMULATED: [&str; 4] = [
 /// How the processor's own help for virtual machines is asked for.
 const HARDWARE: [&str; 4] = ["-machine", "q35,accel=kvm", "-cpu", "host"];
 
+/// How long the processor's own help may take to show that it works.
+const PROBE: Duration = Duration::from_secs(30);
+
 /// Whether it works: inside some virtual machines it is there and a machine that uses it dies at once.
 fn hardware_helps() -> Result<bool> {
     let device = fs::OpenOptions::new()
@@ -375,19 +387,25 @@ fn hardware_helps() -> Result<bool> {
     let mut probe = Command::new("qemu-system-x86_64");
     probe
         .args(HARDWARE)
-        .args(["-nodefaults", "-display", "none", "-S"]);
-    probe
-        .stdin(Stdio::null())
+        .args(["-nodefaults", "-display", "none", "-S", "-monitor", "stdio"])
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut child = probe.spawn().context("cannot start `qemu-system-x86_64`")?;
-    thread::sleep(Duration::from_secs(1));
-    let works = child.try_wait()?.is_none();
-    if works {
-        child.kill()?;
-        child.wait()?;
+    // It reads this when its processors are set up, or has died before.
+    if let Some(mut monitor) = child.stdin.take() {
+        let _dead = monitor.write_all(b"quit\n");
     }
-    Ok(works)
+    let end = Instant::now() + PROBE;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.success());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(false)
 }
 
 fn machine(options: &Options, job: &Path) -> Command {
