@@ -205,19 +205,21 @@ impl Datasets {
     }
 
     fn destroy_at_depth(&self, name: &str, depth: usize) -> Result<()> {
+        let mut unexplained = false;
         for _ in 0..MOST_CLONES {
             match self.patiently(&["destroy", "-r", name]) {
                 Ok(_) => return Ok(()),
                 Err(failure) if failure.meaning == Meaning::Missing => return Ok(()),
                 Err(failure) if failure.meaning == Meaning::Cloned => {
-                    let first = clones(&failure.complaint).next();
-                    let Some(clone) = first.filter(|_| depth < MOST_CLONES) else {
-                        return Err(failure.about(name));
-                    };
-                    if places::is_trash(&clone) {
-                        self.destroy_at_depth(&clone, depth + 1)?;
-                    } else {
-                        self.promote(&clone)?;
+                    match self.newest_clone(name)? {
+                        Some(_) if depth == MOST_CLONES => return Err(failure.about(name)),
+                        Some(clone) if places::is_trash(&clone) => {
+                            self.destroy_at_depth(&clone, depth + 1)?;
+                        }
+                        Some(clone) => self.promote(&clone)?,
+                        None if unexplained => return Err(failure.about(name)),
+                        // It may just have gone.
+                        None => unexplained = true,
                     }
                 }
                 Err(failure) => return Err(explained(&failure, name)),
@@ -225,6 +227,36 @@ impl Datasets {
         }
         let message = format!("new clones of `{name}` are made all the time");
         Err(DriverError::new(DriverErrorCode::BUSY, message).object(name))
+    }
+
+    /// A clone of the newest snapshot of a dataset that has one.
+    ///
+    /// # Behavior
+    /// - It is cloned from the dataset itself. `zfs destroy` names clones of clones as well, and to
+    ///   promote one of those changes nothing for the dataset.
+    fn newest_clone(&self, name: &str) -> Result<Option<String>> {
+        let arguments = [
+            "list",
+            "-Hp",
+            "-r",
+            "-t",
+            "snapshot",
+            "-s",
+            "createtxg",
+            "-o",
+            "clones",
+            name,
+        ];
+        let output = match self.zfs(&arguments) {
+            Err(failure) if failure.meaning == Meaning::Missing => return Ok(None),
+            output => output.map_err(|failure| failure.about(name))?,
+        };
+        let lines = text(&output);
+        let newest = lines.lines().rev().flat_map(|line| line.split(','));
+        Ok(newest
+            .map(str::trim)
+            .find(|clone| clone.contains('/') && !is_below(clone, name))
+            .map(str::to_owned))
     }
 
     /// Makes a clone the owner of what it has in common with others.
@@ -249,15 +281,10 @@ fn explained(failure: &Failure, name: &str) -> DriverError {
     error
 }
 
-/// The datasets that `zfs destroy -r` names as being in the way.
-fn clones(complaint: &str) -> impl Iterator<Item = String> + '_ {
-    let named = complaint
-        .lines()
-        .skip_while(|line| !line.starts_with("use '-R'"))
-        .skip(1);
-    named
-        .filter(|line| line.contains('/') && !line.contains('@'))
-        .map(|line| line.trim().to_owned())
+/// Whether one dataset is inside another.
+fn is_below(name: &str, other: &str) -> bool {
+    name.strip_prefix(other)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -304,14 +331,15 @@ mod tests {
 
     #[test]
     fn clones_live_on_and_trash_goes_with_what_it_was_made_from() {
-        let clones = "!cannot destroy 'tank/c/x': filesystem has dependent clones\nuse '-R' to \
-                      destroy the following datasets:\n";
-        let live = format!("{clones}tank/c/y\ntank/c/plywood:1:trash:2");
-        let trash = format!("{clones}tank/c/plywood:1:trash:2");
+        let cloned = "!cannot destroy 'tank/c/x': filesystem has dependent clones\nuse '-R' to \
+                      destroy the following datasets:\ntank/c/z\ntank/c/y@3\ntank/c/y";
+        let clones = "zfs list -Hp -r -t snapshot -s createtxg -o clones tank/c/x";
         let script = Script::new(&[
-            ("zfs destroy -r tank/c/x", &live),
+            ("zfs destroy -r tank/c/x", cloned),
+            (clones, "tank/c/w\n-\ntank/c/x/inner,tank/c/y,tank/c/v\n\n"),
             ("zfs promote tank/c/y", ""),
-            ("zfs destroy -r tank/c/x", &trash),
+            ("zfs destroy -r tank/c/x", cloned),
+            (clones, "tank/c/plywood:1:trash:2\n"),
             ("zfs destroy -r tank/c/plywood:1:trash:2", ""),
             (
                 "zfs destroy -r tank/c/x",
@@ -321,6 +349,23 @@ mod tests {
         Datasets::impatient(script.clone())
             .destroy("tank/c/x")
             .unwrap();
+        script.finish();
+    }
+
+    #[test]
+    fn a_dataset_whose_clones_nobody_can_name_is_not_tried_for_ever() {
+        let cloned = "!cannot destroy 'tank/c/x': filesystem has dependent clones";
+        let clones = "zfs list -Hp -r -t snapshot -s createtxg -o clones tank/c/x";
+        let script = Script::new(&[
+            ("zfs destroy -r tank/c/x", cloned),
+            (clones, "-\n"),
+            ("zfs destroy -r tank/c/x", cloned),
+            (clones, "-\n"),
+        ]);
+        let error = Datasets::impatient(script.clone())
+            .destroy("tank/c/x")
+            .unwrap_err();
+        assert!(error.to_string().contains("dependent clones"), "{error:?}");
         script.finish();
     }
 

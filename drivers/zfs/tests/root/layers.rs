@@ -171,6 +171,34 @@ fn root_layers_of_other_stores_are_parents_on_their_pool_and_on_another() {
 
 #[test]
 #[ignore = "needs zfs: `cargo xtask zfs` runs it"]
+fn root_layers_outlive_what_they_were_cloned_from_in_any_order() {
+    let store = Store::new();
+    let driver = store.open();
+    let mut chain = vec!["m", "a", "z", "b", "y", "0"];
+    for (number, name) in chain.iter().enumerate() {
+        let parent = number.checked_sub(1).map(|below| chain[below]);
+        driver.create(&layer(name, parent)).unwrap();
+        let tree = look(&*driver, name);
+        fs::write(tree.tree.join(name), "text").unwrap();
+    }
+    let built = chain.clone();
+    chain.sort_unstable();
+    while !chain.is_empty() {
+        let name = chain.remove(0);
+        assert_eq!(driver.remove(&id(name)).unwrap(), Removed::Now);
+        store.assert_only(&chain);
+        for left in &chain {
+            let place = built.iter().position(|name| name == left).unwrap();
+            let tree = look(&*driver, left);
+            for below in &built[..=place] {
+                assert!(tree.tree.join(below).exists(), "`{below}` in `{left}`");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs zfs: `cargo xtask zfs` runs it"]
 fn root_a_limit_is_one() {
     let store = Store::new();
     let driver = store.open();
