@@ -527,10 +527,20 @@ impl Driver for ZfsDriver {
 
     fn usage(&self, id: &LayerId) -> Result<Usage> {
         // Files of a dataset that is mounted are counted whoever else uses it.
-        let look = self.look(id)?;
-        let usage = usage::of(&self.datasets, &look.dataset);
-        self.leave(&look.tree);
-        usage
+        match self.look(id) {
+            Ok(look) => {
+                let usage = usage::of(&self.datasets, &look.dataset);
+                self.leave(&look.tree);
+                usage
+            }
+            // Who may not mount counts when nobody else does.
+            Err(error) if error.code == DriverErrorCode::PERMISSION => {
+                let counted = self.place(id);
+                let counted = counted.and_then(|place| usage::of(&self.datasets, &place.dataset));
+                counted.or(Err(error))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn mount_plan(&self, id: &LayerId, request: &MountRequest) -> Result<MountPlan> {
