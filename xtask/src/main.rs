@@ -51,7 +51,7 @@ enum Task {
     /// Installs or uses a virtual machine with a kernel that has zfs.
     #[command(subcommand)]
     Vm(vm::Task),
-    /// Runs the tests of the zfs driver, and some of the suite, in the virtual machine.
+    /// Runs the tests of the zfs driver, and the quick cases of the suite, in the virtual machine.
     Zfs(zfs::Options),
     /// Checks house rules that no compiler knows.
     Lint,

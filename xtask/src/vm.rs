@@ -39,7 +39,7 @@ pub(crate) struct Options {
     disks: Vec<PathBuf>,
     /// Memory in MiB.
     #[arg(short, long, default_value_t = 4096)]
-    memory: u32,
+    pub(crate) memory: u32,
     /// How long it may take, in seconds.
     #[arg(short, long, default_value_t = 3600, value_name = "SECONDS")]
     limit: u64,
