@@ -309,8 +309,8 @@ fn script(options: &Options) -> Result<String> {
          for d in sbin lib/x86_64-linux-gnu; do\n\
          for f in {ZFS}/$d/* {ZFS}/usr/$d/*; do [ ! -f $f ] || ln -sf $f /usr/$d/; done; done\n\
          mkdir /run/libraries\n\
-         for f in $(ldd /usr/sbin/zfs /usr/sbin/zpool /bin/mount /bin/bash | grep -o '=> /[^ ]*'); do\n\
-         case $f in /*) cp -Lu $f /run/libraries/;; esac; done\n\
+         ldd /usr/sbin/zfs /usr/sbin/zpool /bin/mount /bin/bash | grep -o '/[^ ]*[.]so[^ ]*' |\n\
+         sort -u | xargs cp -Lt /run/libraries\n\
          export LD_LIBRARY_PATH=/run/libraries\n\
          export HOME=/root TERM=dumb\nip link set lo up 2>/dev/null\nulimit -n 65536\ncd {}\n",
         quoted(folder)

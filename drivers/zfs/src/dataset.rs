@@ -211,15 +211,22 @@ impl Datasets {
                 Ok(_) => return Ok(()),
                 Err(failure) if failure.meaning == Meaning::Missing => return Ok(()),
                 Err(failure) if failure.meaning == Meaning::Cloned => {
-                    match self.newest_clone(name)? {
-                        Some(_) if depth == MOST_CLONES => return Err(failure.about(name)),
+                    let clone = self.newest_clone(name)?;
+                    let given_up = match clone {
+                        Some(_) => depth == MOST_CLONES,
+                        None => unexplained,
+                    };
+                    if given_up {
+                        return Err(failure.about(name));
+                    }
+                    // The last one may just have gone.
+                    unexplained = clone.is_none();
+                    match clone {
                         Some(clone) if places::is_trash(&clone) => {
                             self.destroy_at_depth(&clone, depth + 1)?;
                         }
                         Some(clone) => self.promote(&clone)?,
-                        None if unexplained => return Err(failure.about(name)),
-                        // It may just have gone.
-                        None => unexplained = true,
+                        None => {}
                     }
                 }
                 Err(failure) => return Err(explained(&failure, name)),
