@@ -16,7 +16,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5)]
     scripts: u32,
     /// Every case of the suite but those that only measure, as plugin and linked in, and not only
-    /// the quick ones as plugin: hours where the machine is emulated.
+    /// the quick ones as plugin: about two hours where the machine is emulated.
     #[arg(long)]
     all: bool,
     /// Only the suite.
@@ -47,7 +47,8 @@ impl Options {
 /// How much longer everything may take than on a real machine.
 const PATIENCE: &str = "20";
 
-/// How long the driver's tests and the quick cases may take, in seconds; every case takes longer.
+/// How long the driver's tests and the quick cases may take, in seconds; every case may take twice
+/// that, for a machine that has more to do than one where both forms took 125 minutes.
 const LIMIT: u64 = 4 * 3600;
 
 /// The memory, in MiB, of a machine for every case: half of it is where the pool's image lies, and
