@@ -84,7 +84,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         && only == "zfs"
     {
         // Its file system is in the virtual machine.
-        return zfs::run(&zfs::Options::suite(!options.quick));
+        let (form, seed) = (options.form.clone(), options.seed.clone());
+        return zfs::run(&zfs::Options::suite(!options.quick, form, seed));
     }
     let known = |driver: &String| DRIVERS.iter().any(|(name, _)| name == driver);
     if let Some(other) = options.driver.iter().find(|driver| !known(driver)) {

@@ -291,7 +291,7 @@ fn initramfs(version: &str) -> Result<PathBuf> {
 }
 
 /// A word for a shell.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 

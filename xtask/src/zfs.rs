@@ -9,7 +9,7 @@ use clap::Args;
 use crate::{run, setup, vm};
 
 /// What is run.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Options {
     /// How many random scripts native and walked lists are compared on; 500 take about an hour
     /// where the machine is emulated.
@@ -22,6 +22,12 @@ pub(crate) struct Options {
     /// Only the suite.
     #[arg(long)]
     suite: bool,
+    /// Only this form: plugin or linked.
+    #[arg(long, value_parser = ["plugin", "linked"])]
+    form: Option<String>,
+    /// Seeds everything random in the suite.
+    #[arg(long)]
+    seed: Option<String>,
 }
 
 impl Options {
@@ -29,17 +35,27 @@ impl Options {
     pub(crate) fn quick() -> Self {
         Self {
             scripts: 5,
-            all: false,
-            suite: false,
+            ..Self::default()
         }
     }
 
-    /// The suite alone.
-    pub(crate) fn suite(all: bool) -> Self {
+    /// The suite alone, in `form` or in those that a run has without being asked.
+    pub(crate) fn suite(all: bool, form: Option<String>, seed: Option<String>) -> Self {
         Self {
-            scripts: 0,
             all,
             suite: true,
+            form,
+            seed,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the suite runs over this form. The quick cases are run on the plugin alone, unless
+    /// the other form is asked for: continuous integration has no time for both.
+    fn wants(&self, form: &str) -> bool {
+        match &self.form {
+            Some(only) => only == form,
+            None => self.all || form == "plugin",
         }
     }
 }
@@ -92,24 +108,36 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     vm::run(&machine)
 }
 
-/// The command lines of the suite.
+/// The command lines of the suite. What fails in one form does not keep the other from being run.
 fn suite(options: &Options, profile: run::Profile) -> String {
-    let path = |name: &str| run::built(profile, name).display().to_string();
-    let common = format!("--scratch loop:zfs --patience {PATIENCE} --verbose");
-    let plugin = |cases: &str| {
-        let suite = path("plywood-conformance");
-        let plugin = path("libplywood_driver_zfs.so");
-        format!("'{suite}' run '{plugin}' {common} {cases} --out /share/plugin\n")
+    let path = |name: &str| vm::quoted(&run::built(profile, name).display().to_string());
+    let cases = if options.all {
+        "--skip-group perf"
+    } else {
+        "--group quick"
     };
-    if !options.all {
-        return plugin("--group quick");
-    }
-    let cases = "--skip-group perf";
+    let seed = options
+        .seed
+        .as_deref()
+        .map(|seed| format!("--seed {}", vm::quoted(seed)))
+        .unwrap_or_default();
+    let suite = path("plywood-conformance");
+    let plugin = path("libplywood_driver_zfs.so");
     let linked = path("plywood-conformance-linked");
-    format!(
-        "{}'{linked}' run --embedded zfs {common} {cases} --out /share/linked\n",
-        plugin(cases)
-    )
+    let forms = [
+        ("plugin", format!("{suite} run {plugin}")),
+        ("linked", format!("{linked} run --embedded zfs")),
+    ];
+    let wanted = forms.iter().filter(|(form, _)| options.wants(form));
+    let lines: Vec<_> = wanted
+        .map(|(form, command)| {
+            format!(
+                "{command} --scratch loop:zfs --patience {PATIENCE} --verbose {cases} {seed} \
+                 --out /share/{form} || failed=$?\n"
+            )
+        })
+        .collect();
+    format!("failed=0\n{}exit $failed\n", lines.concat())
 }
 
 /// Builds the driver's tests; where they are.
@@ -128,8 +156,42 @@ fn tests() -> Result<String> {
     for line in printed.lines() {
         let message: serde_json::Value = serde_json::from_str(line)?;
         if let Some(path) = message["executable"].as_str() {
-            return Ok(format!("'{path}'"));
+            return Ok(vm::quoted(path));
         }
     }
     anyhow::bail!("cargo does not say where the tests of zfs are")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forms(all: bool, form: Option<&str>) -> Vec<&'static str> {
+        let options = Options::suite(all, form.map(str::to_owned), None);
+        let script = suite(&options, run::Profile::Dev);
+        let all = ["plugin", "linked"].into_iter();
+        all.filter(|form| script.contains(&format!("--out /share/{form} || failed=$?\n")))
+            .collect()
+    }
+
+    #[test]
+    fn both_forms_are_run_where_there_is_time_and_one_where_it_is_asked_for() {
+        assert_eq!(forms(false, None), ["plugin"]);
+        assert_eq!(forms(true, None), ["plugin", "linked"]);
+        for all in [false, true] {
+            assert_eq!(forms(all, Some("plugin")), ["plugin"]);
+            assert_eq!(forms(all, Some("linked")), ["linked"]);
+        }
+    }
+
+    #[test]
+    fn a_seed_reaches_the_suite_as_one_word() {
+        let options = Options::suite(true, None, Some("7 'of' 9".to_owned()));
+        let script = suite(&options, run::Profile::Suite);
+        assert_eq!(
+            script.matches(r"--seed '7 '\''of'\'' 9' ").count(),
+            2,
+            "{script}"
+        );
+    }
 }
