@@ -313,15 +313,29 @@ mod tests {
         remove_tree(&tree).unwrap();
     }
 
+    /// Takes the protections off, so that what a failed test leaves can be removed.
+    struct Protections(Vec<fs::File>);
+
+    impl Drop for Protections {
+        fn drop(&mut self) {
+            for file in &self.0 {
+                let _ = crate::sys::protection::take_off(file);
+            }
+        }
+    }
+
     #[test]
     fn root_protected_files_are_removed_with_their_tree() {
-        use rustix::fs::{IFlags, ioctl_setflags};
+        use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
         let root = tempfile::tempdir().unwrap();
         let tree = root.path().join("tree");
         fs::create_dir_all(tree.join("frozen/inner")).unwrap();
         fs::write(tree.join("frozen/inner/file"), "x").unwrap();
         fs::write(tree.join("log"), "x").unwrap();
-        let open = |path: &str| fs::File::open(tree.join(path)).unwrap();
+        let mut protected = Protections(Vec::new());
         for (path, flag) in [
             ("frozen/inner/file", IFlags::IMMUTABLE),
             ("frozen/inner", IFlags::IMMUTABLE),
@@ -329,10 +343,10 @@ mod tests {
             ("log", IFlags::APPEND),
             ("", IFlags::IMMUTABLE),
         ] {
-            if ioctl_setflags(open(path), flag).is_err() {
-                // Not root, or a file system without such flags.
-                return;
-            }
+            let file = fs::File::open(tree.join(path)).unwrap();
+            let flags = ioctl_getflags(&file).unwrap();
+            ioctl_setflags(&file, flags | flag).unwrap();
+            protected.0.push(file);
         }
         let name = CString::new("tree").unwrap();
         let parent = fs::File::open(root.path()).unwrap();
