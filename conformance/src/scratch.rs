@@ -490,9 +490,7 @@ impl SmallFilesystem {
         let mut chunk: usize = 1 << 20;
         let block = vec![0xa5_u8; chunk];
         while chunk >= 4096 {
-            let stat = nix::sys::statvfs::statvfs(self.mount_point())?;
-            let free = stat.blocks_available() * stat.fragment_size();
-            if free < leave + chunk as u64 {
+            if self.room()? < leave + chunk as u64 {
                 chunk /= 4;
                 continue;
             }
@@ -510,9 +508,21 @@ impl SmallFilesystem {
 
     /// Gives the room back that [`Self::fill`] took.
     pub(crate) fn unfill(&self) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt as _;
+        let taken = fs::metadata(self.filler())?.blocks() * 512;
+        let before = self.room()?;
         fs::remove_file(self.filler())?;
         nix::unistd::syncfs(fs::File::open(self.mount_point())?)?;
-        Ok(())
+        let Some(pool) = &self.mounted.pool else {
+            return Ok(());
+        };
+        pool::settle(pool, || Ok(self.room()? >= before + taken / 2))
+    }
+
+    /// How many bytes may be written.
+    fn room(&self) -> io::Result<u64> {
+        let stat = nix::sys::statvfs::statvfs(self.mount_point())?;
+        Ok(stat.blocks_available() * stat.fragment_size())
     }
 
     fn filler(&self) -> PathBuf {

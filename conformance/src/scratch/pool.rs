@@ -88,6 +88,22 @@ pub(super) fn destroy(name: &str) -> io::Result<()> {
     tool("zpool", &["destroy", "-f", name]).map(drop)
 }
 
+/// Waits until what was removed is room again, of which `enough` is told.
+///
+/// # Behavior
+/// - `syncfs` writes the intent log alone; what a group of transactions frees may be used when two
+///   more have reached the disk (`TXG_DEFER_SIZE` of `OpenZFS`), and meanwhile counts as taken.
+pub(super) fn settle(name: &str, enough: impl Fn() -> io::Result<bool>) -> io::Result<()> {
+    for round in 1..=50 {
+        tool("zpool", &["sync", name])?;
+        if round >= 3 && enough()? {
+            return Ok(());
+        }
+    }
+    let text = format!("pool `{name}` does not give back the room of a file that was removed");
+    Err(io::Error::other(text))
+}
+
 /// Takes a pool out of use; its image stays.
 pub(super) fn export(name: &str) -> io::Result<()> {
     tool("zpool", &["export", "-f", name]).map(drop)
