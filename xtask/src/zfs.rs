@@ -116,11 +116,10 @@ fn suite(options: &Options, profile: run::Profile) -> String {
     } else {
         "--group quick"
     };
-    let seed = options
-        .seed
-        .as_deref()
-        .map(|seed| format!("--seed {}", vm::quoted(seed)))
-        .unwrap_or_default();
+    let seed = match &options.seed {
+        Some(seed) => format!("--seed {}", vm::quoted(seed)),
+        None => String::new(),
+    };
     let suite = path("plywood-conformance");
     let plugin = path("libplywood_driver_zfs.so");
     let linked = path("plywood-conformance-linked");
